@@ -1,0 +1,124 @@
+"""Shared nouns: regions, blocks, image records and the statistics of a whole image.
+
+Every value here is frozen and hashable, holds plain Python numbers, and imports nothing but numpy, so that the
+driver, the workers and the files on disk speak of the same things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PERCENTILE_LEVELS = tuple(np.linspace(0.0, 100.0, 257).tolist())
+"""Levels, in percent, of the intensity percentiles kept for each channel of each image."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Region:
+    """A half-open box of pixels, one (start, stop) pair for each spatial axis, in (y, x) or (z, y, x) order."""
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Region:
+        """The region that covers an image of the given spatial shape."""
+        return cls((0,) * len(shape), tuple(int(size) for size in shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+
+    def grown(self, margin: int) -> Region:
+        """Grown by ``margin`` px on every side; the result may reach outside the image."""
+        return Region(tuple(s - margin for s in self.start), tuple(s + margin for s in self.stop))
+
+    def clipped(self, bounds: Region) -> Region:
+        """The part of this region that lies inside ``bounds``; they must overlap."""
+        return Region(
+            tuple(max(a, b) for a, b in zip(self.start, bounds.start, strict=True)),
+            tuple(min(a, b) for a, b in zip(self.stop, bounds.stop, strict=True)),
+        )
+
+    def relative_to(self, origin: Region) -> Region:
+        """The same pixels, counted from the first pixel of ``origin``."""
+        return Region(
+            tuple(a - b for a, b in zip(self.start, origin.start, strict=True)),
+            tuple(a - b for a, b in zip(self.stop, origin.start, strict=True)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The unit of work, of retry and of resume: one write region of one image.
+
+    ``write`` is in pixels of the output (the image's level 0) and covers whole output shards, so that no two blocks
+    share one. What must be read for it follows from the recipe (halo, stride, scale) and is worked out where it is
+    needed.
+    """
+
+    image_id: str
+    write: Region
+
+    @property
+    def block_id(self) -> str:
+        """Stable across runs and cluster sizes: the image and the first pixel written."""
+        return f"{self.image_id}@{'-'.join(str(start) for start in self.write.start)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStatistics:
+    """Intensity statistics of a whole image, one entry a channel, in the units of the stored dtype."""
+
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Population standard deviation."""
+    percentiles: tuple[tuple[float, ...], ...]
+    """For each channel, the percentiles at ``PERCENTILE_LEVELS``."""
+    lab_mean: tuple[float, ...] | None = None
+    """CIE Lab mean (L in 0..100) of a three-channel image taken as sRGB; else None."""
+    lab_std: tuple[float, ...] | None = None
+
+    def percentile(self, channel: int, level: float) -> float:
+        """Percentile of one channel, interpolated linearly between the kept levels."""
+        return float(np.interp(level, PERCENTILE_LEVELS, self.percentiles[channel]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """One row of a collection's manifest."""
+
+    image_id: str
+    uri: str
+    """Where the OME-Zarr group is: relative to the collection, or absolute for an image indexed in place."""
+    axes: str
+    """Order of the axes of the stored array, such as ``cyx``."""
+    shape: tuple[int, ...]
+    dtype: str
+    pixel_size_um: float | None
+    channels: tuple[str, ...]
+    domain: str | None
+    split: str | None
+    group: str | None
+    """What a split must not cut: a patient, a plate, a video, a stack."""
+    labels: tuple[str, ...]
+    statistics: ImageStatistics
+    source_file: str
+    sha256: str
+    """Hash of the content of the image (and its labels), so that a change is noticed."""
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        return tuple(n for axis, n in zip(self.axes, self.shape, strict=True) if axis in "zyx")
+
+    @property
+    def num_channels(self) -> int:
+        return self.shape[self.axes.index("c")] if "c" in self.axes else 1
