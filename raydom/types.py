@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PERCENTILE_LEVELS = tuple(np.linspace(0.0, 100.0, 257).tolist())
-"""Levels, in percent, of the intensity percentiles kept for each channel of each image."""
+PERCENTILE_LEVELS = tuple(sorted({*np.linspace(0.0, 100.0, 257).tolist(), 0.1, 99.9}))
+"""Levels, in percent, of the intensity percentiles kept for each channel of each image. 0.1 and 99.9 are among them
+because the scale of floating point images must not hang on a single outlier."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

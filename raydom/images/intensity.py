@@ -1,0 +1,319 @@
+"""Intensities of an image: global statistics, and the float32 fractions in which pixels travel through raydom.
+
+A *fraction* is a pixel divided by the largest value of its dtype. Floating point images have no such value: they
+are taken as they are when all their pixels lie in 0..1, else their 0.1 and 99.9 percentiles become 0 and 1. The
+scale always comes from the whole image, so that every block of it is scaled alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+from skimage.color import rgb2lab
+
+from raydom.errors import DataError
+from raydom.types import PERCENTILE_LEVELS, ImageStatistics
+
+STRIP_PX = 1 << 20
+"""Pixels of a channel looked at in one go, so that temporary float64 copies stay small."""
+NUM_BINS = 1 << 16
+"""Bins of the histogram from which percentiles of streamed floating point images are read."""
+
+Pixels = Shaped[np.ndarray, "channels height width"]
+Blocks = Callable[[], Iterable[Pixels]]
+"""Gives the blocks of one image, channels first; called once for each pass over the image."""
+
+
+def image_statistics(pixels: Pixels) -> ImageStatistics:
+    """Exact statistics of a whole image in memory, in the units of its dtype.
+
+    Percentiles are interpolated linearly (as numpy does). Three channels are taken as sRGB for the Lab statistics.
+
+    Raises:
+        DataError: For an empty image, a dtype that is no real number, and pixels that are NaN or infinite.
+    """
+    if _has_few_values(pixels.dtype):
+        return stream_statistics(lambda: _strips(pixels))
+    statistics = _moment_statistics(lambda: _strips(pixels))
+    percentiles = tuple(tuple(np.percentile(channel, PERCENTILE_LEVELS).tolist()) for channel in pixels)
+    return _with_lab(replace(statistics, percentiles=percentiles), lambda: _strips(pixels))
+
+
+def stream_statistics(blocks: Blocks) -> ImageStatistics:
+    """The same statistics of an image that comes in blocks, in bounded memory and two or three passes.
+
+    Exact for integers of up to 16 bits. For other dtypes the percentiles between the exact minimum and maximum are
+    right to 1/65536 of the range.
+    """
+    first = next(iter(blocks()), None)
+    if first is None:
+        raise DataError("the image has no pixels.")
+    if _has_few_values(first.dtype):
+        return _with_lab(_histogram_statistics(blocks, first.dtype, first.shape[0]), blocks)
+    statistics = _moment_statistics(blocks)
+    return _with_lab(replace(statistics, percentiles=_binned_percentiles(blocks, statistics)), blocks)
+
+
+def pooled_statistics(
+    statistics: Sequence[ImageStatistics], weights: Sequence[float | int] | None = None
+) -> ImageStatistics:
+    """Statistics of several images taken as one, without reading them again.
+
+    Minimum, maximum, means and deviations are exact; percentiles are those of the mixture of the images' piecewise
+    linear distributions. Pool images of different dtypes as fractions (``fraction_statistics``).
+
+    Args:
+        statistics: One entry an image, all with the same number of channels.
+        weights: Weight of each image, such as its number of pixels. Default: all alike.
+    """
+    if not statistics:
+        raise DataError("no images: there is nothing to pool statistics over.")
+    counts = sorted({len(one.mean) for one in statistics})
+    if len(counts) > 1:
+        raise DataError(f"images with {counts} channels cannot be pooled; choose images with one number of channels.")
+    weight = np.ones(len(statistics)) if weights is None else np.asarray(weights, dtype=np.float64)
+    weight = weight / weight.sum()
+    mean, std = _pooled_moments([s.mean for s in statistics], [s.std for s in statistics], weight)
+    lab_means = [s.lab_mean for s in statistics if s.lab_mean is not None]
+    lab_stds = [s.lab_std for s in statistics if s.lab_std is not None]
+    has_lab = len(lab_means) == len(lab_stds) == len(statistics)
+    lab_mean, lab_std = _pooled_moments(lab_means, lab_stds, weight) if has_lab else (None, None)
+    return ImageStatistics(
+        minimum=tuple(min(values) for values in zip(*(s.minimum for s in statistics), strict=True)),
+        maximum=tuple(max(values) for values in zip(*(s.maximum for s in statistics), strict=True)),
+        mean=mean,
+        std=std,
+        percentiles=tuple(
+            _mixture_percentiles([s.percentiles[channel] for s in statistics], weight) for channel in range(counts[0])
+        ),
+        lab_mean=lab_mean,
+        lab_std=lab_std,
+    )
+
+
+def to_fraction(pixels: Pixels, statistics: ImageStatistics) -> Float32[np.ndarray, "channels height width"]:
+    """Pixels of an image, or of a block of it, as fractions of the legal range of its dtype.
+
+    Args:
+        pixels: Of any real dtype.
+        statistics: Those of the *whole* image, in the units of its dtype. Only floating point images need them.
+
+    Returns:
+        0..1 for unsigned integers, bool and floats that lie in 0..1; -1..1 for signed integers. Other floats may
+        leave 0..1 by the tails that lie outside the 0.1 and 99.9 percentiles.
+    """
+    offset, scale = _offset_and_scale(pixels.dtype, statistics)
+    if offset == 0 and scale == 1:
+        return pixels.astype(np.float32)
+    if _has_few_values(pixels.dtype):  # every such integer is exact in float32
+        return pixels.astype(np.float32) / np.float32(scale)
+    return ((pixels.astype(np.float64) - offset) / scale).astype(np.float32)
+
+
+def from_fraction(
+    fraction: Float32[np.ndarray, "channels height width"], dtype: np.dtype | str, statistics: ImageStatistics
+) -> Pixels:
+    """The inverse of ``to_fraction``: pixels of ``dtype``, rounded to nearest and clipped to its legal range.
+
+    Floats that lay in 0..1 are clipped to it; other floats have no legal range and are not clipped. Integers of up
+    to 16 bits and bool survive the way there and back unchanged.
+    """
+    dtype = np.dtype(dtype)
+    offset, scale = _offset_and_scale(dtype, statistics)
+    if dtype.kind == "b":
+        return fraction >= 0.5
+    if dtype.kind == "f":
+        unit = offset == 0 and scale == 1
+        return (np.clip(fraction, 0, 1) if unit else fraction.astype(np.float64) * scale + offset).astype(dtype)
+    legal = np.iinfo(dtype)
+    highest = float(legal.max)
+    if highest > legal.max:  # 64-bit: the nearest float lies just outside
+        highest = float(np.nextafter(highest, 0.0))
+    return np.clip(np.rint(fraction.astype(np.float64) * scale), legal.min, highest).astype(dtype)
+
+
+def fraction_statistics(statistics: ImageStatistics, dtype: np.dtype | str) -> ImageStatistics:
+    """Statistics in the units of ``dtype`` as statistics of the fractions. Lab statistics are the same in both."""
+    offset, scale = _offset_and_scale(np.dtype(dtype), statistics)
+
+    def rescale(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple((value - offset) / scale for value in values)
+
+    return replace(
+        statistics,
+        minimum=rescale(statistics.minimum),
+        maximum=rescale(statistics.maximum),
+        mean=rescale(statistics.mean),
+        std=tuple(value / scale for value in statistics.std),
+        percentiles=tuple(rescale(channel) for channel in statistics.percentiles),
+    )
+
+
+def _offset_and_scale(dtype: np.dtype, statistics: ImageStatistics) -> tuple[float, float]:
+    """``fraction = (pixel - offset) / scale``, one pair for all channels, so that their ratios survive."""
+    if dtype.kind == "b":
+        return 0.0, 1.0
+    if dtype.kind in "ui":
+        return 0.0, float(np.iinfo(dtype).max)
+    if dtype.kind != "f":
+        raise DataError(f"pixels of dtype {dtype} are no intensities; use an integer or floating point dtype.")
+    lowest, highest = min(statistics.minimum), max(statistics.maximum)
+    if lowest >= 0 and highest <= 1:
+        return 0.0, 1.0
+    channels = range(len(statistics.mean))
+    low = min(statistics.percentile(channel, 0.1) for channel in channels)
+    high = max(statistics.percentile(channel, 99.9) for channel in channels)
+    if high > low:
+        return low, high - low
+    return low, (highest - lowest) or 1.0  # (nearly) constant: any scale will do
+
+
+def _has_few_values(dtype: np.dtype) -> bool:
+    """Whether the dtype has few enough values to count each of them."""
+    return dtype.kind in "bui" and dtype.itemsize <= 2
+
+
+def _strips(pixels: Pixels) -> Iterator[Pixels]:
+    rows = max(1, STRIP_PX // max(1, pixels.shape[2]))
+    for start in range(0, pixels.shape[1], rows):
+        yield pixels[:, start : start + rows]
+
+
+def _histogram_statistics(blocks: Blocks, dtype: np.dtype, num_channels: int) -> ImageStatistics:
+    """Statistics of small integers, all from one exact histogram a channel. Lab is left out."""
+    lowest = np.iinfo(dtype).min if dtype.kind == "i" else 0
+    num_values = 1 << (8 * dtype.itemsize)
+    histograms = np.zeros((num_channels, num_values), dtype=np.int64)
+    for block in blocks():
+        for strip in _strips(block):
+            for channel, pixels in enumerate(strip):
+                shifted = pixels.ravel() if lowest == 0 else pixels.ravel().astype(np.int64) - lowest
+                histograms[channel] += np.bincount(shifted, minlength=num_values)
+    values = np.arange(num_values, dtype=np.float64) + lowest
+    if not histograms.sum():
+        raise DataError("the image has no pixels.")
+    means = histograms @ values / histograms.sum(axis=1)
+    deviations = [
+        float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
+        for counts, mean in zip(histograms, means, strict=True)
+    ]
+    present = [np.flatnonzero(counts) for counts in histograms]
+    return ImageStatistics(
+        minimum=tuple(float(values[p[0]]) for p in present),
+        maximum=tuple(float(values[p[-1]]) for p in present),
+        mean=tuple(means.tolist()),
+        std=tuple(deviations),
+        percentiles=tuple(_counted_percentiles(values, counts) for counts in histograms),
+    )
+
+
+def _counted_percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
+    """Percentiles of ``np.repeat(values, counts)``, without making that array."""
+    cumulative = np.cumsum(counts)
+    rank = np.asarray(PERCENTILE_LEVELS) / 100 * (cumulative[-1] - 1)
+    below = np.floor(rank).astype(np.int64)
+    above = np.minimum(below + 1, cumulative[-1] - 1)
+    low = values[np.searchsorted(cumulative, below, side="right")]
+    high = values[np.searchsorted(cumulative, above, side="right")]
+    return tuple((low + (rank - below) * (high - low)).tolist())
+
+
+def _moment_statistics(blocks: Blocks) -> ImageStatistics:
+    """Extremes, means and deviations of any real dtype, merged block by block (Chan et al. 1979). No percentiles."""
+    count = 0
+    mean = m2 = minimum = maximum = np.zeros(0)
+    for block in blocks():
+        if block.dtype.kind not in "buif":
+            raise DataError(f"pixels of dtype {block.dtype} are no intensities; use integers or floats.")
+        for strip in _strips(block):
+            values = strip.reshape(strip.shape[0], -1).astype(np.float64)
+            number = values.shape[1]
+            if not number:
+                continue
+            if not np.isfinite(values).all():
+                bad = int(values.size - np.isfinite(values).sum())
+                raise DataError(f"{bad} or more pixels are NaN or infinite; replace them before ingesting the image.")
+            strip_mean = values.mean(axis=1)
+            strip_m2 = ((values - strip_mean[:, None]) ** 2).sum(axis=1)
+            if not count:
+                mean, m2 = strip_mean, strip_m2
+                minimum, maximum = values.min(axis=1), values.max(axis=1)
+            else:
+                delta = strip_mean - mean
+                mean = mean + delta * number / (count + number)
+                m2 = m2 + strip_m2 + delta**2 * count * number / (count + number)
+                minimum = np.minimum(minimum, values.min(axis=1))
+                maximum = np.maximum(maximum, values.max(axis=1))
+            count += number
+    if not count:
+        raise DataError("the image has no pixels.")
+    return ImageStatistics(
+        minimum=tuple(minimum.tolist()),
+        maximum=tuple(maximum.tolist()),
+        mean=tuple(mean.tolist()),
+        std=tuple(np.sqrt(m2 / count).tolist()),
+        percentiles=(),
+    )
+
+
+def _binned_percentiles(blocks: Blocks, statistics: ImageStatistics) -> tuple[tuple[float, ...], ...]:
+    """Percentiles from a fine histogram between the known extremes."""
+    num_channels = len(statistics.minimum)
+    histograms = np.zeros((num_channels, NUM_BINS), dtype=np.int64)
+    for block in blocks():
+        for strip in _strips(block):
+            for channel, pixels in enumerate(strip):
+                low, high = statistics.minimum[channel], statistics.maximum[channel]
+                position = (pixels.ravel().astype(np.float64) - low) * (NUM_BINS / ((high - low) or 1.0))
+                bins = np.minimum(position.astype(np.int64), NUM_BINS - 1)
+                histograms[channel] += np.bincount(bins, minlength=NUM_BINS)
+    result = []
+    for counts, low, high in zip(histograms, statistics.minimum, statistics.maximum, strict=True):
+        edges = np.linspace(low, high, NUM_BINS + 1)
+        cumulative = np.concatenate([[0], np.cumsum(counts)])
+        used = np.concatenate([[True], counts > 0])  # an empty bin would make the inverse ambiguous
+        values = np.interp(np.asarray(PERCENTILE_LEVELS) / 100 * cumulative[-1], cumulative[used], edges[used])
+        result.append(tuple(values.tolist()))
+    return tuple(result)
+
+
+def _with_lab(statistics: ImageStatistics, blocks: Blocks) -> ImageStatistics:
+    """Adds CIE Lab mean and deviation if there are three channels, taken as sRGB."""
+    if len(statistics.mean) != 3:
+        return statistics
+
+    def lab_blocks() -> Iterator[np.ndarray]:
+        for block in blocks():
+            for strip in _strips(block):
+                if strip.size:
+                    yield rgb2lab(np.clip(to_fraction(strip, statistics), 0, 1), channel_axis=0)
+
+    lab = _moment_statistics(lab_blocks)
+    return replace(statistics, lab_mean=lab.mean, lab_std=lab.std)
+
+
+def _pooled_moments(
+    means: Sequence[tuple[float, ...]], stds: Sequence[tuple[float, ...]], weight: np.ndarray
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of a weighted mixture (the weights sum to 1)."""
+    mean = weight @ np.asarray(means)
+    variance = weight @ (np.asarray(stds) ** 2 + (np.asarray(means) - mean) ** 2)
+    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+
+
+def _mixture_percentiles(percentiles: Sequence[tuple[float, ...]], weight: np.ndarray) -> tuple[float, ...]:
+    """Percentiles of a weighted mixture of distributions that are linear between their percentiles."""
+    levels = np.asarray(PERCENTILE_LEVELS)
+    values = np.unique(np.concatenate([np.asarray(one) for one in percentiles]))
+    below = np.zeros(len(values))  # share of pixels < value; a step of the distribution needs both sides
+    upto = np.zeros(len(values))  # share of pixels <= value
+    for one, share in zip(percentiles, weight, strict=True):
+        known = np.asarray(one)
+        distinct, first = np.unique(known, return_index=True)
+        last = np.append(first[1:], len(known)) - 1
+        below += share * np.interp(values, distinct, levels[first], left=0.0, right=100.0)
+        upto += share * np.interp(values, distinct, levels[last], left=0.0, right=100.0)
+    return tuple(np.interp(levels, np.stack([below, upto], axis=1).ravel(), np.repeat(values, 2)).tolist())
