@@ -1,0 +1,175 @@
+"""Files on a local disk or on any object store that fsspec knows, by the same few functions.
+
+A URI is a local path or an fsspec URL (``s3://bucket/prefix``, ``gs://``, ``memory://``). A folder of an object store
+is only a common prefix, so folders are never made or asked for here, except where a local disk needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from raydom.errors import DataError
+
+
+def is_url(uri: str) -> bool:
+    """Whether the URI names a file system other than by a plain local path."""
+    return "://" in uri or "::" in uri
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something below ``uri``; the parts may themselves hold slashes."""
+    below = "/".join(part.strip("/") for part in parts if part.strip("/"))
+    return uri + below if not below or uri.endswith("/") or not uri else f"{uri}/{below}"
+
+
+def absolute(uri: str) -> str:
+    """The URI with local paths made absolute, so that it means the same in another process or folder."""
+    if not is_url(uri):
+        return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 - Path.absolute keeps ".."
+    if uri.startswith(("file://", "local://")):
+        return str(file_system(uri)[1])
+    return uri
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI and the path in it.
+
+    Raises:
+        DataError: If the protocol is unknown or its package is not installed.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise DataError(
+            f"{uri}: its file system cannot be used ({error}). For object stores install the package of the "
+            "protocol: s3fs for s3://, gcsfs for gs://, adlfs for abfs://."
+        ) from error
+    return fs, path
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file, or anything under this prefix."""
+    fs, path = file_system(uri)
+    return bool(fs.exists(path))
+
+
+def is_folder(uri: str) -> bool:
+    """Whether there is something under this prefix."""
+    fs, path = file_system(uri)
+    return bool(fs.isdir(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    fs, path = file_system(uri)
+    return bytes(fs.cat_file(path))
+
+
+def write_bytes_atomic(uri: str, content: bytes) -> None:
+    """Write a whole file, so that a reader sees the old content or the new one, never a part of it.
+
+    On a local disk: a temporary file in the same folder (its name begins with a dot), then a rename. On an object
+    store: one put, which is atomic there.
+    """
+    fs, path = file_system(uri)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, content)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """URIs of the files directly in a folder whose names end in ``suffix``, sorted; [] if there is no such folder.
+
+    Names that begin with a dot are left out: they are hidden, or half written.
+    """
+    fs, path = file_system(uri)
+    try:
+        entries = fs.ls(path, detail=True, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+    return [join(uri, name) for name in names if name.endswith(suffix) and not name.startswith(".")]
+
+
+def list_folders(uri: str) -> list[str]:
+    """URIs of the folders directly in a folder, sorted; [] if there is none."""
+    fs, path = file_system(uri)
+    try:
+        entries = fs.ls(path, detail=True, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
+    return [join(uri, name) for name in names if name and not name.startswith(".")]
+
+
+def glob(pattern: str) -> list[str]:
+    """URIs that match a pattern with ``*``, ``?``, ``[...]`` and ``**``, sorted."""
+    fs, path = file_system(pattern)
+    return sorted(fs.unstrip_protocol(found) if is_url(pattern) else found for found in fs.glob(path))
+
+
+def read_json(uri: str) -> Any:
+    """A JSON file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DataError: If it is no JSON.
+    """
+    try:
+        return json.loads(read_bytes(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{uri}: not valid JSON ({error}); restore the file or write it again.") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write plain values as JSON, atomically."""
+    write_bytes_atomic(uri, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def remove(uri: str) -> None:
+    """Remove a file or everything under a prefix; nothing happens if there is nothing."""
+    fs, path = file_system(uri)
+    if isinstance(fs, LocalFileSystem):
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """A local path to the content of a file: the file itself, or a temporary copy of a remote one."""
+    fs, path = file_system(uri)
+    if isinstance(fs, LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="raydom-") as folder:
+        copy = Path(folder) / (path.rstrip("/").rsplit("/", 1)[-1] or "file")
+        fs.get_file(path, str(copy))
+        yield copy
