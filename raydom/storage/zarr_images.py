@@ -1,0 +1,400 @@
+"""Images and labels as OME-Zarr: written as 0.5 (Zarr 3, sharded, multiscale), read as 0.4 or 0.5.
+
+An image is a Zarr group: its levels are the arrays ``0``, ``1``, ... (each half as large in y and x as the one
+before), its labels the groups ``labels/<name>`` with levels of their own. A *chunk* is what is compressed and read
+alone; a *shard* holds many chunks, is one object in the store, and can only be written whole: it is the unit that
+writers share out among them. Shards span all axes but y and x.
+
+Source: https://ngff.openmicroscopy.org/0.5 and /0.4.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
+
+from raydom.errors import ConfigError, DataError
+from raydom.storage import files
+from raydom.types import Region
+
+SMALLEST_LEVEL_PX = 512
+"""Levels are added until the longer side is at most this."""
+MAX_JOINT_CHANNELS = 4
+"""Up to this many channels share a chunk; more are chunked one by one, so that one can be shown alone."""
+MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6, "angstrom": 1e-4}
+"""Length of the units that OME-Zarr names, in micrometres."""
+
+
+@dataclass(frozen=True, slots=True)
+class Multiscale:
+    """What the metadata of an OME-Zarr image or label say."""
+
+    axes: str
+    """One letter an axis of the stored arrays, such as ``tczyx``."""
+    paths: tuple[str, ...]
+    """The levels, the finest first."""
+    pixel_size_um: tuple[float, float] | None
+    """Of y and x at the finest level; None if no unit of length is given."""
+    channels: tuple[str, ...]
+    """Names of the channels; empty if none are given."""
+    labels: tuple[str, ...]
+    """Names of the labels; always empty for a label."""
+
+
+def create_image(
+    uri: str,
+    *,
+    name: str,
+    axes: str,
+    shape: Sequence[int],
+    dtype: np.dtype | str,
+    pixel_size_um: float | int | None,
+    channels: Sequence[str],
+    windows: Sequence[tuple[float, float]] | None = None,
+    shard_px: int = 1024,
+    chunk_px: int = 256,
+    num_levels: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make an OME-Zarr 0.5 image: its metadata and its levels, with no pixels yet.
+
+    Args:
+        uri: The new group.
+        axes: A letter an axis, ending in ``yx``, such as ``cyx``.
+        shape: Of level 0.
+        pixel_size_um: None writes scales without a unit.
+        channels: Names, one a channel.
+        windows: For each channel, the intensities that viewers show as black and white. Default: the legal range.
+        shard_px: Side of the shards; cut down for images that fit into less.
+        chunk_px: Side of the chunks; the largest divisor of ``shard_px`` that is not larger is taken.
+        num_levels: Default: until the longer side is at most 512 px.
+        overwrite: Replace what is there, its labels included.
+
+    Raises:
+        ConfigError: If there is an image and ``overwrite`` is not set, or the arguments do not fit together.
+    """
+    dtype = np.dtype(dtype)
+    if len(axes) != len(shape) or not axes.endswith("yx") or min(shape, default=0) < 1:
+        raise ConfigError(f"{uri}: axes {axes!r} and shape {tuple(shape)} do not fit; axes end in yx, sizes are >= 1.")
+    num_channels = shape[axes.index("c")] if "c" in axes else 1
+    if len(channels) != num_channels or (windows is not None and len(windows) != num_channels):
+        raise ConfigError(f"{uri}: {len(channels)} channel names for {num_channels} channels: {', '.join(channels)}.")
+    levels = _level_shapes(shape, num_levels)
+    attributes = {
+        "ome": {
+            "version": "0.5",
+            "multiscales": [_multiscales(name, axes, len(levels), pixel_size_um, "mean")],
+            "omero": {"channels": _omero_channels(channels, dtype, windows)},
+        }
+    }
+    try:
+        group = zarr.create_group(store=uri, overwrite=overwrite, attributes=attributes, zarr_format=3)
+    except (ContainsGroupError, ContainsArrayError) as error:
+        raise ConfigError(f"{uri}: there is an image already; choose another output, or overwrite it.") from error
+    _create_levels(group, axes, levels, dtype, shard_px, chunk_px)
+
+
+def create_labels(
+    uri: str,
+    label: str,
+    *,
+    shape: Sequence[int],
+    dtype: np.dtype | str,
+    pixel_size_um: float | int | None,
+    shard_px: int = 1024,
+    chunk_px: int = 256,
+    num_levels: int | None = None,
+) -> None:
+    """Add an empty label, axes ``yx``, to the image at ``uri``; a label of the same name is replaced.
+
+    The list of labels is read, extended and written: add the labels of one image from one process.
+    """
+    root = _open_group(uri, mode="r+")
+    levels = _level_shapes(shape, num_levels)
+    attributes = {
+        "ome": {
+            "version": "0.5",
+            "multiscales": [_multiscales(label, "yx", len(levels), pixel_size_um, "nearest")],
+            "image-label": {"version": "0.5", "source": {"image": "../../"}},
+        }
+    }
+    names = list_labels(uri)
+    labels = root.require_group("labels")
+    group = labels.create_group(label, overwrite=True, attributes=attributes)
+    _create_levels(group, "yx", levels, np.dtype(dtype), shard_px, chunk_px)
+    if label not in names:
+        labels.update_attributes({"ome": {"version": "0.5", "labels": [*names, label]}})
+
+
+def write_region(uri: str, array_path: str, region: Region, pixels: np.ndarray) -> None:
+    """Write whole shards of one level.
+
+    Args:
+        uri: The image.
+        array_path: The level, such as ``0`` or ``labels/label/0``.
+        region: In y and x, px of that level.
+        pixels: All other axes whole, then y and x.
+
+    Raises:
+        ConfigError: If the region splits a shard, or the pixels do not have its shape and the array's dtype.
+        DataError: If there is no such array.
+    """
+    array = open_array(uri, array_path, mode="r+")
+    where = f"{uri}/{array_path}"
+    check_whole_shards(region, _shards(array)[-2:], array.shape[-2:], where)
+    expected = (*array.shape[:-2], *region.shape)
+    if pixels.shape != expected or pixels.dtype != array.dtype:
+        raise ConfigError(
+            f"{where}: pixels of shape {pixels.shape} and dtype {pixels.dtype} cannot be written where "
+            f"{expected} and {array.dtype} are stored."
+        )
+    array[(..., *region.slices)] = pixels
+
+
+def read_region(uri: str, array_path: str, region: Region) -> np.ndarray:
+    """Pixels of one level: all other axes whole, then y and x of ``region`` (px of that level)."""
+    array = open_array(uri, array_path)
+    check_inside(region, array.shape[-2:], f"{uri}/{array_path}")
+    return np.asarray(array[(..., *region.slices)])
+
+
+def write_pyramid(uri: str, group_path: str = "", method: str = "mean") -> None:
+    """Fill the levels 1, 2, ... from level 0, shard by shard, holding a few shards at a time.
+
+    Args:
+        uri: The image.
+        group_path: ``labels/<name>`` for a label.
+        method: ``mean`` of 2 x 2 pixels (of those that exist, at an odd border), or ``nearest``: the first of them.
+    """
+    if method not in ("mean", "nearest"):
+        raise ConfigError(f"pyramids are made by mean or nearest; got {method!r}.")
+    paths = [files.join(group_path, path) if group_path else path for path in read_multiscale(uri, group_path).paths]
+    for finer, coarser in itertools.pairwise(paths):
+        source, target = open_array(uri, finer), open_array(uri, coarser, mode="r+")
+        bounds = Region.whole(source.shape[-2:])
+        for region in shard_regions(target):
+            double = Region(tuple(2 * n for n in region.start), tuple(2 * n for n in region.stop)).clipped(bounds)
+            pixels = np.asarray(source[(..., *double.slices)])
+            target[(..., *region.slices)] = halved(pixels, method)
+
+
+def halved(pixels: np.ndarray, method: str) -> np.ndarray:
+    """Half the size in the last two axes (rounded up); integers are rounded to nearest."""
+    if method == "nearest":
+        return pixels[..., ::2, ::2]
+    # Repeating the last row of an odd side leaves it the mean of the pixels that exist.
+    padding = [(0, 0)] * (pixels.ndim - 2) + [(0, size % 2) for size in pixels.shape[-2:]]
+    even = np.pad(pixels, padding, mode="edge") if any(after for _, after in padding) else pixels
+    parts = [even[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    if pixels.dtype.kind in "bui" and pixels.dtype.itemsize <= 2:
+        total = sum((part.astype(np.int32) for part in parts[1:]), parts[0].astype(np.int32))
+        return ((total + 2) // 4).astype(pixels.dtype)
+    mean = sum((part.astype(np.float64) for part in parts[1:]), parts[0].astype(np.float64)) / 4
+    return (np.rint(mean) if pixels.dtype.kind in "ui" else mean).astype(pixels.dtype)
+
+
+def level_blocks(uri: str, array_path: str = "0") -> Callable[[], Iterator[np.ndarray]]:
+    """The pixels of one level, shard by shard, as often as it is called: what ``stream_statistics`` wants."""
+    array = open_array(uri, array_path)
+    return lambda: (np.asarray(array[(..., *region.slices)]) for region in shard_regions(array))
+
+
+def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
+    """The metadata of an OME-Zarr 0.4 or 0.5 image, or of its label ``labels/<name>``.
+
+    Raises:
+        DataError: If there is no group, or it is no OME-Zarr image.
+    """
+    where = files.join(uri, group_path)
+    attributes = dict(_open_group(uri, group_path).attrs)
+    attributes = attributes.get("ome", attributes)
+    try:
+        multiscales = attributes["multiscales"][0]
+        axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscales["axes"]]
+        datasets = multiscales["datasets"]
+        paths = tuple(str(dataset["path"]) for dataset in datasets)
+        scales = [
+            step["scale"]
+            for step in (*datasets[0]["coordinateTransformations"], *multiscales.get("coordinateTransformations", ()))
+            if step["type"] == "scale"
+        ]
+        units = [axis.get("unit") if isinstance(axis, dict) else None for axis in multiscales["axes"]]
+        channels = tuple(
+            str(channel.get("label") or f"channel_{number}")
+            for number, channel in enumerate(attributes.get("omero", {}).get("channels", ()))
+        )
+        sizes = [float(np.prod([scale[axes.index(axis)] for scale in scales])) for axis in "yx"]
+        lengths = [MICROMETRES.get(units[axes.index(axis)] or "") for axis in "yx"]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{where}: no OME-Zarr 0.4 or 0.5 image ({type(error).__name__}: {error}); "
+            "name the group that has the multiscales metadata (for a plate: one of its fields)."
+        ) from error
+    pixel_size = (sizes[0] * lengths[0], sizes[1] * lengths[1]) if lengths[0] and lengths[1] else None
+    names = () if group_path else list_labels(uri)
+    return Multiscale("".join(axes), paths, pixel_size, channels, names)
+
+
+def list_labels(uri: str) -> tuple[str, ...]:
+    """Names of the labels of an image, in the order of its metadata."""
+    try:
+        attributes = dict(_open_group(uri, "labels").attrs)
+    except DataError:
+        return ()
+    return tuple(attributes.get("ome", attributes).get("labels", ()))
+
+
+def open_array(uri: str, array_path: str, mode: str = "r") -> zarr.Array:
+    """One level of an image; writes through it store shards of zeros too, so that a missing shard is a fault.
+
+    Raises:
+        DataError: If there is no such array.
+    """
+    try:
+        array = zarr.open_array(store=uri, path=array_path, mode=mode)
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{uri}/{array_path}: no such Zarr array, or it is damaged ({error}).") from error
+    return array if mode == "r" else array.with_config({"write_empty_chunks": True})
+
+
+def shard_regions(array: zarr.Array) -> Iterator[Region]:
+    """The regions of a level that are one shard each, in y and x: what can be written independently."""
+    height, width = array.shape[-2:]
+    rows, columns = _shards(array)[-2:]
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield Region((top, left), (min(top + rows, height), min(left + columns, width)))
+
+
+def check_whole_shards(region: Region, shards: Sequence[int], shape: Sequence[int], where: str) -> None:
+    """Refuse a write that would share a shard with another writer."""
+    check_inside(region, shape, where)
+    for axis, part, shard, size in zip("yx", region.slices, shards, shape, strict=True):
+        if part.start % shard or (part.stop % shard and part.stop != size):
+            raise ConfigError(
+                f"{where}: axis {axis} would be written from {part.start} to {part.stop} px, which "
+                f"splits a shard of {shard} px; two workers could overwrite each other. "
+                f"Choose a block size that is a multiple of {shard}."
+            )
+
+
+def check_inside(region: Region, shape: Sequence[int], where: str) -> None:
+    """Refuse a region that is empty or reaches out of the image (Zarr would cut it off in silence)."""
+    if len(region.start) != len(shape) or any(
+        not 0 <= start < stop <= size for start, stop, size in zip(region.start, region.stop, shape, strict=True)
+    ):
+        raise ConfigError(
+            f"{where}: region {region.start} to {region.stop} px is not inside the image, {tuple(shape)}."
+        )
+
+
+def _open_group(uri: str, path: str = "", mode: str = "r") -> zarr.Group:
+    try:
+        return zarr.open_group(store=uri, path=path, mode=mode, use_consolidated=False)
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{files.join(uri, path)}: no Zarr group, or it is damaged ({error}).") from error
+
+
+def _shards(array: zarr.Array) -> tuple[int, ...]:
+    return tuple(array.shards or array.chunks)
+
+
+def _level_shapes(shape: Sequence[int], num_levels: int | None) -> list[tuple[int, ...]]:
+    levels = [tuple(int(size) for size in shape)]
+    while len(levels) < num_levels if num_levels is not None else max(levels[-1][-2:]) > SMALLEST_LEVEL_PX:
+        levels.append((*levels[-1][:-2], *((size + 1) // 2 for size in levels[-1][-2:])))
+    return levels
+
+
+def _create_levels(
+    group: zarr.Group, axes: str, levels: Sequence[tuple[int, ...]], dtype: np.dtype, shard_px: int, chunk_px: int
+) -> None:
+    for number, shape in enumerate(levels):
+        chunks, shards = _chunks_and_shards(axes, shape, shard_px, chunk_px)
+        group.create_array(
+            str(number),
+            shape=shape,
+            dtype=dtype,
+            chunks=chunks,
+            shards=shards,
+            compressors=ZstdCodec(level=3, checksum=True),  # the checksum makes bit rot an error
+            fill_value=0,
+            dimension_names=tuple(axes),
+        )
+
+
+def _chunks_and_shards(
+    axes: str, shape: Sequence[int], shard_px: int, chunk_px: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes along each axis; both are cut down for small images, and a shard is a whole number of chunks."""
+    divisor = next(side for side in range(min(chunk_px, shard_px), 0, -1) if shard_px % side == 0)
+    chunks, shards = [], []
+    for axis, size in zip(axes, shape, strict=True):
+        if axis in "yx":
+            chunk = min(divisor, size)
+            shard = min(shard_px, -(-size // chunk) * chunk)
+        else:
+            chunk = size if axis == "c" and size <= MAX_JOINT_CHANNELS else 1
+            shard = size
+        chunks.append(chunk)
+        shards.append(shard)
+    return tuple(chunks), tuple(shards)
+
+
+def _multiscales(
+    name: str, axes: str, num_levels: int, pixel_size_um: float | int | None, method: str
+) -> dict[str, Any]:
+    types = {"t": "time", "c": "channel"}
+    unit = {} if pixel_size_um is None else {"unit": "micrometer"}
+    described = [{"name": a, "type": types.get(a, "space")} | (unit if a in "yx" else {}) for a in axes]
+    size = 1.0 if pixel_size_um is None else float(pixel_size_um)
+    datasets = []
+    for level in range(num_levels):
+        factor = 2**level
+        scale = [size * factor if axis in "yx" else 1.0 for axis in axes]
+        # The centre of a coarse pixel is that of the fine pixels it stands for, not that of the first of them.
+        shift = [size * (factor - 1) / 2 if axis in "yx" else 0.0 for axis in axes]
+        steps = [{"type": "scale", "scale": scale}]
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": steps + [{"type": "translation", "translation": shift}] * (level > 0),
+            }
+        )
+    return {"name": name, "axes": described, "datasets": datasets, "type": method}
+
+
+def _omero_channels(
+    channels: Sequence[str], dtype: np.dtype, windows: Sequence[tuple[float, float]] | None
+) -> list[dict[str, Any]]:
+    """How viewers show the channels; also where their names are kept."""
+    legal = (0.0, 1.0)
+    if dtype.kind in "ui":
+        legal = (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+    if len(channels) == 3:
+        colors = ["FF0000", "00FF00", "0000FF"]
+    else:
+        palette = ["00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF", "FFFFFF"]
+        colors = ["FFFFFF"] if len(channels) == 1 else [palette[n % len(palette)] for n in range(len(channels))]
+    shown = [legal] * len(channels) if windows is None else windows
+    return [
+        {
+            "label": name,
+            "color": color,
+            "active": True,
+            "window": {
+                "min": min(legal[0], float(start)),
+                "max": max(legal[1], float(end)),
+                "start": float(start),
+                "end": float(end),
+            },
+        }
+        for name, color, (start, end) in zip(channels, colors, shown, strict=True)
+    ]
