@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class DataError(ValueError):
     """What is stored is not what it claims to be."""
+
+
+class DivergedError(ArithmeticError):
+    """A training stopped because a loss or a gradient is no longer a finite number."""

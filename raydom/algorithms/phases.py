@@ -1,0 +1,65 @@
+"""What a training algorithm is: modules by name, and a step as phases. The loop does the rest, once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one collection. An algorithm of several domains may take any value with a ``to(device)`` instead."""
+
+    images: Float32[Tensor, "n c h w"]
+    """Normalised as the model's spec says: (fraction - low) / (high - low)."""
+    labels: Int64[Tensor, "n h w"]
+    """Class of each pixel, 0 is the background."""
+    valid: Bool[Tensor, "n h w"]
+    """False where a pixel counts for nothing: outside the image, or left out by a mask."""
+
+    def to(self, device: torch.device) -> Batch:
+        move = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "labels", "valid")}
+        return replace(self, **move)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update within a step: which modules learn, and from what.
+
+    The loop freezes the parameters of all other modules, adds up the losses, goes one step down their gradient, and
+    reports each by name.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    losses: Callable[[Any], dict[str, Tensor]]
+    """Losses of a batch, scalars by name, weights applied."""
+
+
+class Algorithm:
+    """A training algorithm: one short file with its phases. This class holds what most of them share."""
+
+    modules: Mapping[str, nn.Module]
+    """All that is trained or saved, by name."""
+    exports: str = "network"
+    """The module whose weights a finished run holds."""
+    learning_rate_factors: Mapping[str, float] = {}
+    """Factor on the learning rate by module name; 1 where none is given."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's moments."""
+
+    def phases(self, step: int, num_steps: int) -> Sequence[Phase]:
+        """The phases of a step, in order. The step (0 is the first) is for schedules and for phases that rest."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """What must outlive a restart beside the modules, such as image pools: tensors and plain values, per rank."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``state`` gave."""

@@ -1,0 +1,204 @@
+"""Training on Ray Train: the cluster twin of ``raydom.training.runner``, the same loop in one to many workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raydom.cluster.session import ray_session  # first: it sets what Ray reads when it is imported
+
+# isort: split
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raydom import errors
+from raydom.config import SupervisedConfig
+from raydom.errors import ConfigError
+from raydom.storage import files
+from raydom.storage.model_run import CHECKPOINTS, ModelRun
+from raydom.training.loop import Report
+from raydom.training.progress import TrainingProgress
+from raydom.training.runner import TrainingPlan, choose_device, complete, execute_loop, train_here
+from raydom.training.supervised import plan_supervised
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILURES = 3
+"""Lost workers that a training outlives; lost spot nodes are not counted."""
+STATE = "state.pt"
+FAILURE = "failure.json"
+HOPELESS = ("ConfigError", "DataError", "DivergedError")
+"""Errors that would come again: they end a training at once."""
+
+
+def train_supervised(config: SupervisedConfig) -> ModelRun:
+    """Train a segmentation network on a labelled collection, with one worker or more.
+
+    Running it again with the same settings continues at the last checkpoint, with the same result as without the
+    interruption (with the same number of workers); a finished run is opened. With ``run.serial`` the training takes
+    place in this process, and gives the same weights as one worker.
+
+    Raises:
+        ConfigError: If the settings cannot work, or the folder holds another training.
+        DataError: If the collection cannot be trained on.
+        DivergedError: If a loss stops being a number; the checkpoints before it are kept.
+    """
+    return run_training(plan_supervised(config))
+
+
+def run_training(plan: TrainingPlan) -> ModelRun:
+    """Run a training of any algorithm, on Ray or in this process, to its model run."""
+    return complete(plan, train_here if plan.run.serial else train_on_ray)
+
+
+def train_on_ray(plan: TrainingPlan) -> bytes:
+    """Train with the workers of ``plan.run``; returns the last checkpoint."""
+    with ray_session(plan.run):
+        _check_resources(plan)
+        failure = files.join(plan.out, FAILURE)
+        files.remove(failure)
+        mailbox = ray.remote(_Mailbox).options(num_cpus=0).remote()
+        trainer = TorchTrainer(
+            _train_worker,
+            train_loop_config={"plan": plan, "mailbox": mailbox},
+            torch_config=TorchConfig(backend="nccl" if plan.run.gpus_per_worker >= 1 else "gloo"),
+            scaling_config=_scaling(plan),
+            run_config=ray.train.RunConfig(
+                name="ray",
+                storage_path=files.join(plan.out, CHECKPOINTS),
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        with TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress, _watching(mailbox, progress):
+            result = _fit(trainer)
+        if files.exists(failure):
+            told = files.read_json(failure)
+            raise getattr(errors, told["kind"])(told["message"])
+        assert result.checkpoint is not None
+        return _read_state(result.checkpoint)
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """What each worker does: the loop, from Ray's last checkpoint, reporting to Ray."""
+    plan: TrainingPlan = config["plan"]
+    failure = files.join(plan.out, FAILURE)
+    if files.exists(failure):  # a worker told why this training cannot work; this is the restart that Ray tries
+        return
+    rank = ray.train.get_context().get_world_rank()
+    last = ray.train.get_checkpoint()
+
+    def save(report: Report, state: bytes | None) -> None:
+        metrics = {"step": report.step, "score": report.score}
+        if state is None:
+            ray.train.report(metrics, checkpoint=None)
+            return
+        with tempfile.TemporaryDirectory(prefix="raydom-") as folder:
+            (Path(folder) / STATE).write_bytes(state)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def watch(report: Report) -> None:
+        if rank == 0:
+            config["mailbox"].put.remote(report)
+
+    try:
+        execute_loop(plan, _device(plan), None if last is None else _read_state(last), save, watch)
+    except (errors.ConfigError, errors.DataError, errors.DivergedError) as error:
+        kind = next(name for name in HOPELESS if isinstance(error, getattr(errors, name)))
+        files.write_json(failure, {"kind": kind, "message": str(error)})
+        raise
+
+
+class _Mailbox:
+    """An actor that holds the latest report of the training."""
+
+    def __init__(self) -> None:
+        self._latest: list[Report] = []
+
+    def put(self, report: Report) -> None:
+        self._latest.append(report)
+
+    def take(self) -> list[Report]:
+        """The reports that matter since the last call: those with a score, and the last."""
+        taken, self._latest = self._latest, []
+        return [report for report in taken[:-1] if report.score is not None] + taken[-1:]
+
+
+@contextmanager
+def _watching(mailbox: Any, progress: TrainingProgress) -> Iterator[None]:
+    """Show what is in the mailbox while the block runs."""
+    over = threading.Event()
+
+    def show() -> None:
+        try:
+            for report in ray.get(mailbox.take.remote(), timeout=30):
+                progress.update(report)
+        except ray.exceptions.RayError as error:
+            logger.debug("no progress to show: %s", error)
+
+    def poll() -> None:
+        while not over.wait(0.5):
+            show()
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        show()
+
+
+def _fit(trainer: TorchTrainer) -> ray.train.Result:
+    """Run to the end, and give back the handling of Ctrl-C that Ray takes."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        return trainer.fit()
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _scaling(plan: TrainingPlan) -> ray.train.ScalingConfig:
+    run = plan.run
+    resources = {"CPU": run.cpus_per_worker}
+    if run.gpus_per_worker > 0:
+        resources["GPU"] = run.gpus_per_worker
+    return ray.train.ScalingConfig(
+        num_workers=run.workers or 1, use_gpu=run.gpus_per_worker > 0, resources_per_worker=resources
+    )
+
+
+def _check_resources(plan: TrainingPlan) -> None:
+    """Refuse what an embedded Ray can never offer; a cluster may still grow, so there it is a warning."""
+    run, workers, there = plan.run, plan.run.workers or 1, ray.cluster_resources()
+    for kind, each in (("CPU", run.cpus_per_worker), ("GPU", run.gpus_per_worker)):
+        if workers * each <= there.get(kind, 0.0):
+            continue
+        message = f"{workers} workers of {each:g} {kind}s need {workers * each:g}; Ray has {there.get(kind, 0.0):g}."
+        if run.address or os.environ.get("RAY_ADDRESS"):
+            logger.warning("%s Waiting for the cluster to grow.", message)
+        else:
+            raise ConfigError(
+                f"{message} Give fewer --workers or a smaller --{kind.lower()}s-per-worker, or join a cluster with "
+                "--address."
+            )
+
+
+def _device(plan: TrainingPlan) -> Any:
+    return ray.train.torch.get_device() if plan.run.gpus_per_worker > 0 else choose_device(plan.run)
+
+
+def _read_state(checkpoint: ray.train.Checkpoint) -> bytes:
+    with checkpoint.as_directory() as folder:
+        return (Path(folder) / STATE).read_bytes()

@@ -1,0 +1,175 @@
+"""A model run: the folder that a training leaves and inference opens.
+
+``plan.json`` is written first and says what the training is; ``weights.safetensors``, ``config.json`` and
+``metrics.parquet`` follow at its end; ``complete.json``, written last, makes the run valid (object stores have no
+rename). Checkpoints lie in ``checkpoints``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from raydom.config import ModelSpec, from_dict, to_dict
+from raydom.errors import ConfigError, DataError
+from raydom.storage import files
+
+PLAN, WEIGHTS, CONFIG, METRICS, MARKER = (
+    "plan.json", "weights.safetensors", "config.json", "metrics.parquet", "complete.json"
+)  # fmt: skip
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """A finished training."""
+
+    uri: str
+    spec: ModelSpec
+    training: Mapping[str, Any]
+    """What was trained: the configuration, the images, the best step and its score."""
+    versions: Mapping[str, str]
+    content_hash: str
+    """SHA-256 of weights and spec: equal exactly when the model is."""
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Parameters and buffers of the network by name.
+
+        Raises:
+            DataError: If they are not those that the run was completed with.
+        """
+        content = _read(self.uri, WEIGHTS)
+        if _content_hash(content, self.spec) != self.content_hash:
+            raise DataError(f"{self.uri}: {WEIGHTS} was changed after the training. Restore it, or train again.")
+        try:
+            return dict(load(content))
+        except SafetensorError as error:
+            raise DataError(f"{self.uri}: {WEIGHTS} cannot be read ({error}). Restore it, or train again.") from error
+
+    @cached_property
+    def metrics(self) -> pa.Table:
+        """Step, losses by ``phase.loss``, learning rate, seconds, and the validation score where there was one."""
+        return pq.read_table(io.BytesIO(_read(self.uri, METRICS)))
+
+
+def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun | None:
+    """Claim a folder for a training.
+
+    Args:
+        uri: The run folder; it may be new, or hold the same training, finished or not.
+        plan: All that the result depends on, as plain JSON values.
+
+    Returns:
+        The finished run, if this very training is finished already; else None.
+
+    Raises:
+        ConfigError: If the folder holds another training (naming the settings that differ), or anything else.
+    """
+    plan = json.loads(json.dumps(plan))
+    path = files.join(uri, PLAN)
+    if not files.exists(path):
+        if files.list_files(uri) or files.list_folders(uri):
+            raise ConfigError(f"{uri} holds something else than a model run. Choose another --out.")
+        files.write_json(path, plan)
+        return None
+    changes = _differences(files.read_json(path), plan)
+    if changes:
+        raise ConfigError(
+            f"{uri} holds another training. It differs in: {'; '.join(changes)}. "
+            "Give those settings again to continue it, or choose another --out."
+        )
+    return open_model_run(uri) if files.exists(files.join(uri, MARKER)) else None
+
+
+def write_model_run(
+    uri: str,
+    spec: ModelSpec,
+    weights: Mapping[str, np.ndarray],
+    training: Mapping[str, Any],
+    rows: Sequence[Mapping[str, float]] = (),
+) -> ModelRun:
+    """Write a finished training; its marker comes last.
+
+    Args:
+        uri: The run folder.
+        spec: What inference must know.
+        weights: Parameters and buffers of the network by name.
+        training: What was trained, as plain JSON values.
+        rows: The table of metrics; rows may lack columns.
+    """
+    content = save({name: np.array(value, order="C") for name, value in weights.items()})
+    files.write_bytes_atomic(files.join(uri, WEIGHTS), content)
+    versions = {name: version(name) for name in ("raydom", "torch", "ray", "numpy", "zarr")}
+    files.write_json(files.join(uri, CONFIG), {"spec": to_dict(spec), "training": training, "versions": versions})
+    files.write_bytes_atomic(files.join(uri, METRICS), _parquet(rows))
+    files.write_json(files.join(uri, MARKER), {"content_hash": _content_hash(content, spec)})
+    return open_model_run(uri)
+
+
+def open_model_run(uri: str) -> ModelRun:
+    """Open a finished training.
+
+    Raises:
+        DataError: If there is none, it is not finished, or its files are damaged.
+    """
+    uri = files.absolute(uri)
+    marker = files.join(uri, MARKER)
+    if not files.exists(marker):
+        if files.exists(files.join(uri, PLAN)):
+            raise DataError(
+                f"{uri}: this training has not finished. Run the same `raydom train` command again: "
+                "it continues at its last checkpoint."
+            )
+        raise DataError(f"{uri}: there is no model run. Make one with `raydom train supervised --out {uri}`.")
+    try:
+        config = files.read_json(files.join(uri, CONFIG))
+        spec = from_dict(ModelSpec, config["spec"])
+        return ModelRun(uri, spec, config["training"], config["versions"], files.read_json(marker)["content_hash"])
+    except (FileNotFoundError, KeyError, TypeError, ConfigError) as error:
+        raise DataError(f"{uri}: {CONFIG} cannot be used ({error}). Restore it, or train again.") from error
+
+
+def _read(uri: str, name: str) -> bytes:
+    try:
+        return files.read_bytes(files.join(uri, name))
+    except FileNotFoundError as error:
+        raise DataError(f"{uri}: {name} is missing. Restore it, or train again.") from error
+
+
+def _content_hash(weights: bytes, spec: ModelSpec) -> str:
+    return hashlib.sha256(weights + json.dumps(to_dict(spec), sort_keys=True).encode()).hexdigest()
+
+
+def _parquet(rows: Sequence[Mapping[str, float]]) -> bytes:
+    names = ["step", *sorted({name for row in rows for name in row} - {"step"})]
+    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """``name: old -> new`` for every plain value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        prefix = f"{name}." if name else ""
+        return [
+            change for key in sorted({*old, *new}) for change in _differences(old.get(key), new.get(key), prefix + key)
+        ]
+    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,106 @@
+"""A training in this process, without Ray: the twin of ``raydom.cluster.train``, and how each run begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from raydom.config import ModelSpec, RunConfig, TrainConfig
+from raydom.errors import ConfigError
+from raydom.storage import files
+from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
+from raydom.storage.model_run import CHECKPOINTS, ModelRun, begin_model_run, write_model_run
+from raydom.training.loop import Report, Training, finished, train
+from raydom.training.progress import TrainingProgress
+
+
+class TrainingPlan(Protocol):
+    """A training of any algorithm, checked and fixed. It is pickled and sent to every worker."""
+
+    label: str
+
+    @property
+    def out(self) -> str: ...
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def num_steps(self) -> int: ...
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        ...
+
+    def assemble(self, device: torch.device) -> Training:
+        """What the loop needs, in the process that trains."""
+        ...
+
+
+def complete(plan: TrainingPlan, execute: Callable[[TrainingPlan], bytes]) -> ModelRun:
+    """Run a training from its last checkpoint, or from the start, to a model run; one that is finished is opened.
+
+    Args:
+        plan: What to train.
+        execute: Trains and returns the last checkpoint.
+    """
+    done = begin_model_run(plan.out, plan.settings())
+    if done is not None:
+        return done
+    result = finished(execute(plan))
+    training = plan.settings() | {"best_step": result.best_step, "best_score": result.best_score}
+    return write_model_run(plan.out, plan.spec, result.weights, training, result.rows)
+
+
+def train_here(plan: TrainingPlan) -> bytes:
+    """Train in this process, with one worker; returns the last checkpoint.
+
+    Raises:
+        ConfigError: If more than one worker, or a GPU that is not there, is asked for.
+    """
+    if (plan.run.workers or 1) > 1:
+        raise ConfigError(f"--serial trains with one worker; got workers={plan.run.workers}. Leave one of them out.")
+    folder = files.join(plan.out, CHECKPOINTS, "serial")
+    with TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress:
+
+        def save(report: Report, state: bytes | None) -> None:
+            assert state is not None
+            save_checkpoint(folder, report.step, state)
+
+        execute_loop(plan, choose_device(plan.run), latest_checkpoint(folder), save, progress.update)
+    state = latest_checkpoint(folder)
+    assert state is not None
+    return state
+
+
+def execute_loop(
+    plan: TrainingPlan,
+    device: torch.device,
+    checkpoint: bytes | None,
+    save: Callable[[Report, bytes | None], None],
+    watch: Callable[[Report], None],
+) -> None:
+    """The loop of one process, with as many threads as it has CPUs (their number changes the last bits of a sum)."""
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(plan.run.cpus_per_worker)))
+    try:
+        training = plan.assemble(device)
+        train(training, plan.train, plan.num_steps, device=device, checkpoint=checkpoint, save=save, watch=watch)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def choose_device(run: RunConfig) -> torch.device:
+    """The CPU, or the first GPU of this process if the run asks for one."""
+    if run.gpus_per_worker == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"gpus_per_worker is {run.gpus_per_worker}, but torch sees no GPU here. Leave out --gpus-per-worker, or "
+            "install a torch build and driver for the GPU."
+        )
+    return torch.device("cuda", 0)

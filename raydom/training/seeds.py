@@ -1,0 +1,15 @@
+"""Seeds derived from where a draw is needed, so that nothing depends on what was drawn before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def derived_seed(*parts: int) -> int:
+    """A 64-bit seed that is a function of its parts (each >= 0) and looks unrelated for any two lists of parts."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+
+
+def derived_generator(*parts: int) -> np.random.Generator:
+    """A numpy generator for these parts."""
+    return np.random.default_rng(parts)

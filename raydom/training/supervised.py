@@ -1,0 +1,147 @@
+"""Supervised training from a collection: what is checked and fixed beforehand, and what the loop is given."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from raydom.algorithms.supervised import Supervised
+from raydom.config import ModelSpec, RunConfig, SupervisedConfig, TrainConfig, UNetConfig, fingerprint, to_dict
+from raydom.errors import ConfigError
+from raydom.networks.build import build_network
+from raydom.storage import files
+from raydom.storage.collection import open_collection
+from raydom.training import distributed
+from raydom.training.data import (
+    CropReader,
+    CropSampler,
+    check_crops,
+    check_trainable,
+    common_pixel_size,
+    intensity_range,
+    split_by_group,
+)
+from raydom.training.evaluation import validation_score
+from raydom.training.loop import Training, number_of_steps
+from raydom.types import ImageRecord
+
+
+@dataclass(frozen=True)
+class SupervisedPlan:
+    """A supervised training, checked and fixed: small, and the same in every process."""
+
+    config: SupervisedConfig
+    spec: ModelSpec
+    training_ids: tuple[str, ...]
+    validation_ids: tuple[str, ...]
+    data_fingerprint: str
+    """Of the ids and contents of all these images."""
+    num_steps: int
+
+    label = "train supervised"
+
+    @property
+    def out(self) -> str:
+        return self.config.out
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.config.train
+
+    @property
+    def run(self) -> RunConfig:
+        return self.config.run
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, for the run folder."""
+        config = {name: value for name, value in to_dict(self.config).items() if name not in ("run", "out")}
+        return {
+            "algorithm": "supervised",
+            **config,
+            "workers": self.run.workers or 1,
+            "training_images": list(self.training_ids),
+            "validation_images": list(self.validation_ids),
+            "data": self.data_fingerprint,
+        }
+
+    def assemble(self, device: torch.device) -> Training:
+        """Network, crops and validation of this process."""
+        collection = open_collection(self.config.collection)
+        network = build_network(self.spec.network, self.spec.unet, self.train.seed)
+        sampler = CropSampler(CropReader(collection, self.training_ids, self.spec, self.config.mask), self.train)
+        validation = CropReader(collection, self.validation_ids, self.spec, self.config.mask)
+        rank, world_size = distributed.rank(), distributed.world_size()
+        return Training(
+            algorithm=Supervised(network),
+            batch_at=lambda step: sampler.batch(step, rank, world_size),
+            validate=lambda: validation_score(network, validation, self.validation_ids, self.spec, device),
+        )
+
+
+def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
+    """Check everything that can be checked before the first step.
+
+    Raises:
+        DataError: If the collection or its labels cannot be trained on.
+        ConfigError: If the settings do not fit each other or the images.
+    """
+    config = _with_absolute_uris(config)
+    collection = open_collection(config.collection)
+    chosen = collection.filter(**asdict(config.images)).records
+    records = [record for record in chosen if record.split != "test"] or list(chosen)
+    labelled = {record.image_id: record for record in check_trainable(records, config.label, config.mask)}
+    training_ids, validation_ids = split_by_group(
+        list(labelled.values()), config.train.validation_fraction, config.train.seed
+    )
+    num_workers = config.run.workers or 1
+    if len(training_ids) < num_workers:
+        raise ConfigError(
+            f"{num_workers} workers cannot share {len(training_ids)} training images; "
+            f"give --workers {len(training_ids)} or fewer."
+        )
+    spec, network = _spec(config, [labelled[image_id] for image_id in training_ids])
+    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    check_crops(config.train, spec.total_stride, batch_norm)
+    used = [labelled[image_id] for image_id in sorted({*training_ids, *validation_ids})]
+    return SupervisedPlan(
+        config=config,
+        spec=spec,
+        training_ids=training_ids,
+        validation_ids=validation_ids,
+        data_fingerprint=fingerprint([[record.image_id, record.sha256] for record in used]),
+        num_steps=number_of_steps(config.train, len(training_ids), num_workers),
+    )
+
+
+def _spec(config: SupervisedConfig, records: list[ImageRecord]) -> tuple[ModelSpec, nn.Module]:
+    """What inference must know of the model to be, and the untrained network that told its stride."""
+    unet = UNetConfig(
+        in_channels=records[0].num_channels,
+        num_classes=config.num_classes,
+        base_channels=config.base_channels,
+        depth=config.depth,
+        norm=config.norm,
+    )
+    network = build_network(config.network, unet)
+    low, high = intensity_range(records)
+    spec = ModelSpec(
+        network=config.network,
+        unet=unet,
+        channels=records[0].channels,
+        low=low,
+        high=high,
+        pixel_size_um=common_pixel_size(records),
+        total_stride=int(network.total_stride),  # type: ignore[arg-type]
+        receptive_field_px=int(network.receptive_field_px),  # type: ignore[arg-type]
+        num_classes=config.num_classes,
+        label=config.label,
+    )
+    return spec, network
+
+
+def _with_absolute_uris(config: SupervisedConfig) -> SupervisedConfig:
+    """Workers have another working folder."""
+    return replace(config, collection=files.absolute(config.collection), out=files.absolute(config.out))
