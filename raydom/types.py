@@ -115,6 +115,8 @@ class ImageRecord:
     source_file: str
     sha256: str
     """Hash of the content of the image (and its labels), so that a change is noticed."""
+    label_kinds: tuple[str, ...] = ()
+    """For each of ``labels``: ``binary`` (0 and 1) or ``instance`` (a number for each object or class; 0: none)."""
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:

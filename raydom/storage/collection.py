@@ -1,0 +1,428 @@
+"""A collection of images: a folder or object-store prefix whose manifest, ``images.parquet``, has a row an image.
+
+The manifest is the truth: what is not in it does not belong to the collection. It is written last and atomically, so
+every image in it is complete.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+
+from raydom.errors import ConfigError, DataError
+from raydom.storage import files
+from raydom.storage.zarr_images import check_inside, open_array, read_multiscale
+from raydom.types import PERCENTILE_LEVELS, ImageRecord, ImageStatistics, Region
+
+MANIFEST = "images.parquet"
+
+_NUMBERS = pa.list_(pa.float64())
+_NAMES = pa.list_(pa.string())
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("axes", pa.string(), nullable=False),
+        pa.field("shape", pa.list_(pa.int64()), nullable=False),
+        pa.field("dtype", pa.string(), nullable=False),
+        ("pixel_size_um", pa.float64()),
+        ("channels", _NAMES),
+        ("domain", pa.string()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("labels", _NAMES),
+        ("label_kinds", _NAMES),
+        ("minimum", _NUMBERS),
+        ("maximum", _NUMBERS),
+        ("mean", _NUMBERS),
+        ("std", _NUMBERS),
+        ("percentiles", pa.list_(_NUMBERS)),
+        ("lab_mean", _NUMBERS),
+        ("lab_std", _NUMBERS),
+        ("source_file", pa.string()),
+        ("sha256", pa.string()),
+    ],
+    metadata={"raydom_format": "1", "percentile_levels": json.dumps(PERCENTILE_LEVELS)},
+)
+"""Columns of the manifest. The statistics (minimum to lab_std) have one entry a channel, in units of the dtype."""
+
+_STATISTICS = ("minimum", "maximum", "mean", "std", "percentiles", "lab_mean", "lab_std")
+_FACTS = tuple(name for name in SCHEMA.names if name not in _STATISTICS)
+
+RegionLike = Region | tuple[slice, ...] | None
+Names = str | Sequence[str] | None
+
+
+class Image:
+    """One image of a collection. Opening it reads nothing; it can be pickled and read in another process."""
+
+    def __init__(self, record: ImageRecord, collection_uri: str) -> None:
+        self.record = record
+        is_absolute = files.is_url(record.uri) or record.uri.startswith("/")
+        self.uri = record.uri if is_absolute else files.join(collection_uri, record.uri)
+        self._levels = _Levels(self.uri)
+
+    def __repr__(self) -> str:
+        return f"Image({self.image_id!r}, {self.record.axes} {self.record.shape} {self.record.dtype}, {self.uri!r})"
+
+    @property
+    def image_id(self) -> str:
+        return self.record.image_id
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Side of a pixel of level 0, µm; None if the file did not state it."""
+        return self.record.pixel_size_um
+
+    @property
+    def statistics(self) -> ImageStatistics:
+        """Statistics of the whole image, in the units of its dtype."""
+        return self.record.statistics
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        return self.record.spatial_shape
+
+    @property
+    def num_channels(self) -> int:
+        return self.record.num_channels
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.record.dtype)
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of the pyramid; level 0 is the full resolution."""
+        return self._levels.number
+
+    def level_shape(self, level: int = 0) -> tuple[int, int]:
+        """Height and width of a level, px."""
+        return self._levels.shape(level)
+
+    def numpy(self, region: RegionLike = None, level: int = 0) -> np.ndarray:
+        """Pixels, axes ``cyx``.
+
+        Args:
+            region: In y and x, px of that level. Default: all.
+            level: Of the pyramid.
+
+        Raises:
+            ConfigError: If the region is not inside the image, or there is no such level.
+            DataError: If the pixels are missing or damaged.
+        """
+        pixels = self._levels.read(region, level)
+        return pixels if pixels.ndim == 3 else pixels[None]
+
+    def dask(self, level: int = 0) -> da.Array:
+        """The same pixels as a lazy Dask array; one chunk is one shard of the store."""
+        pixels = self._levels.lazy(level)
+        return pixels if pixels.ndim == 3 else pixels[None]
+
+    def labels(self, name: str = "label") -> LabelImage:
+        """One of the image's labels.
+
+        Raises:
+            ConfigError: If it has none of that name.
+        """
+        if name not in self.record.labels:
+            there = f"it has {', '.join(self.record.labels)}" if self.record.labels else "it has no labels"
+            raise ConfigError(f"image {self.image_id} has no label {name!r}; {there}.")
+        return LabelImage(self, name)
+
+
+class LabelImage:
+    """One label of an image: integers in y and x, 0 for background."""
+
+    def __init__(self, image: Image, name: str) -> None:
+        self.name = name
+        self.uri = files.join(image.uri, "labels", name)
+        kinds = dict(zip(image.record.labels, image.record.label_kinds, strict=False))
+        self.kind = kinds.get(name)
+        """``binary``, ``instance``, or None if it was not recorded."""
+        self._levels = _Levels(image.uri, f"labels/{name}")
+
+    def __repr__(self) -> str:
+        return f"LabelImage({self.name!r}, {self.uri!r})"
+
+    @property
+    def num_levels(self) -> int:
+        return self._levels.number
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self._levels.array(0).dtype)
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        return self._levels.shape(0)
+
+    def numpy(self, region: RegionLike = None, level: int = 0) -> np.ndarray:
+        """The labels of a region, axes ``yx``."""
+        return _flat(self._levels.read(region, level), self.uri)
+
+    def dask(self, level: int = 0) -> da.Array:
+        """The same labels as a lazy Dask array."""
+        return _flat(self._levels.lazy(level), self.uri)
+
+
+class Collection:
+    """Images in the order of their ``image_id``, with the manifest as an Arrow table."""
+
+    def __init__(self, uri: str, table: pa.Table, known: pa.Table | None = None) -> None:
+        self.uri = uri
+        self.table = table.take(_order(table))
+        """The manifest: a row an image, sorted by ``image_id``."""
+        self._known = self.table if known is None else known
+        self._row = {image_id: row for row, image_id in enumerate(self.table["image_id"].to_pylist())}
+
+    def __repr__(self) -> str:
+        return f"Collection({self.uri!r}, {len(self)} images)"
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __iter__(self) -> Iterator[Image]:
+        return (Image(record, self.uri) for record in self.records)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._row
+
+    def __getitem__(self, image_id: str) -> Image:
+        """The image of that id.
+
+        Raises:
+            DataError: If there is none, naming the nearest.
+        """
+        if image_id not in self._row:
+            near = difflib.get_close_matches(str(image_id), self._row, n=1, cutoff=0.4)
+            hint = f"the nearest is {near[0]}" if near else f"it has {', '.join(itertools.islice(self._row, 5))}"
+            raise DataError(f"{self.uri}: no image {image_id!r} among {len(self)}; {hint}.")
+        return Image(table_to_records(self.table.slice(self._row[image_id], 1))[0], self.uri)
+
+    @functools.cached_property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """The manifest as typed rows."""
+        return table_to_records(self.table)
+
+    def filter(self, domain: Names = None, split: Names = None, group: Names = None) -> Collection:
+        """The images that have one of the given values in each column; None takes all.
+
+        Raises:
+            ConfigError: For a value that no image of the whole collection has.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for column, wanted in (("domain", domain), ("split", split), ("group", group)):
+            if wanted is None:
+                continue
+            names = {wanted} if isinstance(wanted, str) else set(wanted)
+            known = {value for value in self._known[column].to_pylist() if value is not None}
+            if names - known:
+                there = f"there is {', '.join(sorted(known)[:20])}" if known else "none is set"
+                raise ConfigError(f"{self.uri}: no image has {column} {', '.join(sorted(names - known))}; {there}.")
+            keep &= np.array([value in names for value in self.table[column].to_pylist()], dtype=bool)
+        return Collection(self.uri, self.table.filter(pa.array(keep)), self._known)
+
+
+def open_collection(uri: str) -> Collection:
+    """Open a collection by its folder or URL.
+
+    Raises:
+        DataError: If there is none, or its manifest cannot be read.
+    """
+    uri = files.absolute(str(uri))
+    manifest = files.join(uri, MANIFEST)
+    try:
+        table = pq.read_table(io.BytesIO(files.read_bytes(manifest)))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DataError(
+            f"{uri}: no collection here ({MANIFEST} is missing). Make one: raydom ingest SOURCE... --out {uri}"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{manifest}: not a readable manifest ({error}). Ingest the images again.") from error
+    return Collection(uri, _checked(table, manifest))
+
+
+def write_manifest(uri: str, records: Iterable[ImageRecord]) -> None:
+    """Write the manifest of the collection at ``uri``, atomically, sorted by ``image_id``.
+
+    Raises:
+        DataError: If two rows have one ``image_id``.
+    """
+    ordered = sorted(records, key=lambda record: record.image_id)
+    for one, other in itertools.pairwise(ordered):
+        if one.image_id == other.image_id:
+            raise DataError(f"{uri}: two images have the id {one.image_id}: {one.source_file} and {other.source_file}.")
+    sink = io.BytesIO()
+    pq.write_table(records_to_table(ordered), sink, compression="zstd")
+    files.write_bytes_atomic(files.join(uri, MANIFEST), sink.getvalue())
+
+
+def records_to_table(records: Iterable[ImageRecord]) -> pa.Table:
+    """Records as an Arrow table, the inverse of ``table_to_records``."""
+    rows = [
+        {name: getattr(record, name) for name in _FACTS}
+        | {name: getattr(record.statistics, name) for name in _STATISTICS}
+        for record in records
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def table_to_records(table: pa.Table) -> tuple[ImageRecord, ...]:
+    """The rows of a manifest as records."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    records = []
+    for row in table.to_pylist():
+        facts = {name: tuples(row[name]) for name in _FACTS}
+        statistics = ImageStatistics(**{name: tuples(row[name]) for name in _STATISTICS})
+        records.append(ImageRecord(**facts, statistics=statistics))
+    return tuple(records)
+
+
+class _Levels:
+    """The arrays of an image or label, opened when first needed, and their axes told apart."""
+
+    def __init__(self, uri: str, group_path: str = "") -> None:
+        self._uri = uri
+        self._group_path = group_path
+        self._forget()
+
+    def _forget(self) -> None:
+        self._paths: tuple[str, ...] | None = None
+        self._axes = ""
+        self._arrays: dict[int, zarr.Array] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_uri": self._uri, "_group_path": self._group_path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._uri, self._group_path = state["_uri"], state["_group_path"]
+        self._forget()
+
+    @property
+    def where(self) -> str:
+        return files.join(self._uri, self._group_path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        if self._paths is None:
+            multiscale = read_multiscale(self._uri, self._group_path)
+            self._axes = multiscale.axes
+            self._paths = multiscale.paths
+        return self._paths
+
+    @property
+    def number(self) -> int:
+        return len(self.paths)
+
+    def array(self, level: int) -> zarr.Array:
+        if level not in self._arrays:
+            if not 0 <= level < self.number:
+                raise ConfigError(f"{self.where}: no level {level}; there are levels 0 to {self.number - 1}.")
+            path = self.paths[level]
+            array = open_array(self._uri, files.join(self._group_path, path) if self._group_path else path)
+            check_flat(self._axes, array.shape, self.where)
+            self._arrays[level] = array
+        return self._arrays[level]
+
+    def shape(self, level: int) -> tuple[int, int]:
+        sizes = dict(zip(self._axes_of(level), self.array(level).shape, strict=True))
+        return sizes["y"], sizes["x"]
+
+    def read(self, region: RegionLike, level: int) -> np.ndarray:
+        array = self.array(level)
+        bounds = Region.whole(self.shape(level))
+        part = bounds if region is None else _as_region(region, bounds)
+        check_inside(part, bounds.shape, self.where)
+        try:
+            return np.asarray(array[self._index(part)])
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            raise DataError(
+                f"{self.where} level {level}: pixels {part.start} to {part.stop} are missing or damaged "
+                f"({type(error).__name__}: {error}). Write or ingest this image again."
+            ) from error
+
+    def lazy(self, level: int) -> da.Array:
+        array = self.array(level)
+        pixels = da.from_array(array, chunks=array.shards or array.chunks)
+        return pixels[self._index(Region.whole(self.shape(level)))]
+
+    def _axes_of(self, level: int) -> str:
+        self.array(level)
+        return self._axes
+
+    def _index(self, region: Region) -> tuple[slice | int, ...]:
+        """Spatial slices, all channels, and the only plane of other axes."""
+        spatial = dict(zip("yx", region.slices, strict=True)) | {"c": slice(None)}
+        return tuple(spatial.get(axis, 0) for axis in self._axes)
+
+
+def check_flat(axes: str, shape: Sequence[int], where: str) -> None:
+    """Refuse arrays that are no single plane of channels, y and x (in this order).
+
+    Raises:
+        DataError: Naming the axis.
+    """
+    if len(axes) != len(shape) or "".join(axis for axis in axes if axis in "cyx").removeprefix("c") != "yx":
+        raise DataError(f"{where}: axes {axes!r} of shape {tuple(shape)} are not understood; expected some of tczyx.")
+    for axis, size in zip(axes, shape, strict=True):
+        if axis not in "cyx" and size != 1:
+            raise DataError(
+                f"{where}: axis {axis} has {size} planes (axes {axes}, shape {tuple(shape)}); only single planes are "
+                "read. Store each plane as an image of its own."
+            )
+
+
+def _flat(labels: Any, where: str) -> Any:
+    """Labels without their channel axis, if they have one."""
+    if labels.ndim == 2:
+        return labels
+    if labels.shape[0] != 1:
+        raise DataError(f"{where}: labels with {labels.shape[0]} channels; store each as a label of its own.")
+    return labels[0]
+
+
+def _as_region(region: Region | tuple[slice, ...], bounds: Region) -> Region:
+    if isinstance(region, Region):
+        return region
+    if len(region) != len(bounds.shape) or any(part.step not in (None, 1) for part in region):
+        raise ConfigError(f"a region is one slice each for y and x, with step 1; got {region}.")
+    parts = [part.indices(size) for part, size in zip(region, bounds.shape, strict=True)]
+    return Region(tuple(start for start, _, _ in parts), tuple(stop for _, stop, _ in parts))
+
+
+def _order(table: pa.Table) -> np.ndarray:
+    """Row order by id, in the order of Python strings."""
+    ids = table["image_id"].to_pylist()
+    return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+
+
+def _checked(table: pa.Table, where: str) -> pa.Table:
+    """The table with the columns and types of ``SCHEMA``; more columns are kept, after them."""
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{where}: not a manifest of raydom; columns {', '.join(missing)} are missing.")
+    metadata = table.schema.metadata or {}
+    levels = json.loads(metadata.get(b"percentile_levels", b"[]"))
+    if len(levels) != len(PERCENTILE_LEVELS) or not all(
+        math.isclose(a, b) for a, b in zip(levels, PERCENTILE_LEVELS, strict=True)
+    ):
+        raise DataError(f"{where}: written by another version of raydom ({len(levels)} percentiles); ingest again.")
+    extra = [name for name in table.column_names if name not in SCHEMA.names]
+    schema = pa.schema([*SCHEMA, *(table.schema.field(name) for name in extra)], metadata=metadata)
+    return table.select(schema.names).cast(schema)
