@@ -1,0 +1,326 @@
+"""The style methods by name, and ``stylize`` on plain arrays.
+
+A method makes images look like a style image. It is prepared once for a style, which may be slow (a network is
+loaded), and then applied to any number of images or blocks. All pixels are fractions of the legal range; all statistics
+are those of whole images, so that a block is treated as its image is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raydom.algorithms import matching
+from raydom.algorithms.nst import DisplayRange, style_targets, transfer
+from raydom.algorithms.trained import load_trained
+from raydom.config import NstConfig, StyleConfig, from_dict
+from raydom.errors import ConfigError, DataError
+from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, to_fraction
+from raydom.images.resample import grid_size, resample
+from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features
+from raydom.networks.unet import UNet
+from raydom.types import ImageStatistics, Region
+
+# ------------------------------------------------------------------------------------------------------ the interface
+
+
+@dataclass(frozen=True, eq=False)
+class StyleInput:
+    """Images of one size, or blocks of them, with what a method must know of the whole images."""
+
+    pixels: Float[Tensor, "n c h w"]
+    """Fractions of the legal range."""
+    statistics: ImageStatistics | tuple[ImageStatistics, ...]
+    """Of the whole image, in fractions: one for all, or one for each of the n."""
+    initial: Float[Tensor, "n c h w"] | None = None
+    """Where an optimising method begins, in the style's fractions, instead of at its own choice."""
+
+    def each(self) -> list[tuple[Float[Tensor, "1 c h w"], ImageStatistics]]:
+        """The images one by one, with their statistics."""
+        n = len(self.pixels)
+        statistics = self.statistics if isinstance(self.statistics, tuple) else (self.statistics,) * n
+        return list(zip(self.pixels.split(1), statistics, strict=True))
+
+
+Apply = Callable[[StyleInput, torch.Generator], Tensor]
+"""Stylised images, (n, c, h, w), in the style's fractions, of the content's. The generator is for what is random."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A style method."""
+
+    name: str
+    prepare: Callable[[StyleInput, StyleConfig], Apply]
+    """Does once what only depends on the style image (one image: n = 1) and the configuration."""
+    pointwise: bool
+    """Whether a pixel depends on no other pixel but through the statistics: then blocks can be stylised as they are,
+    without context. Otherwise a method sees whole images (or overviews of them)."""
+    version: int
+    """Raised when the results change."""
+
+
+def get_method(name: str) -> Method:
+    """The method of that name, or the function ``package.module:function``.
+
+    A function is called as ``function(content, style, config, generator)`` with two ``StyleInput``, the ``StyleConfig``
+    and a ``torch.Generator``, and returns the stylised pixels, shaped like ``content.pixels``. Its attributes
+    ``pointwise`` (default False) and ``version`` (default 1) are honoured.
+
+    Raises:
+        ConfigError: If there is no such method or function.
+    """
+    if ":" in name:
+        return _imported(name)
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(
+            f"unknown style method {name!r}; {hint}Choose one of {', '.join(METHODS)}, or name your own as "
+            "package.module:function."
+        )
+    return METHODS[name]
+
+
+def methods() -> tuple[str, ...]:
+    """Names of the methods that come with raydom."""
+    return tuple(METHODS)
+
+
+def stylize(
+    image: np.ndarray,
+    style: np.ndarray,
+    method: str = "nst",
+    *,
+    channel_axis: int | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> np.ndarray:
+    """Make an image look like a style image.
+
+    Args:
+        image: (h, w), or three axes of which one is channels. Any size; any integer, bool or floating dtype.
+        style: Likewise, of any size, with as many channels. Its dtype may be another.
+        method: One of ``methods()``, or ``package.module:function``.
+        channel_axis: Which axis of three is channels. Default: the last.
+        device: Torch device to compute on.
+        options: For ``nst``: fields of ``raydom.config.NstConfig``, such as ``features="squeezenet1_1"``, ``weights``,
+            ``steps``. An image with a side above ``overview_px`` is stylised at that size; finer detail is its own,
+            intensity-matched.
+
+    Returns:
+        An array of the image's shape and dtype. Intensities are those of the style, as fractions of the legal range;
+        floating point images outside 0..1 take the scale of a floating point style, else their own.
+
+    Raises:
+        ConfigError: For an unknown method or option, arrays that are no images or hold NaN, or channels that differ.
+    """
+    chosen = get_method(method)
+    if options and method != "nst":
+        raise ConfigError(f"method {method} has no options; got {', '.join(options)}. Options are for nst.")
+    config = StyleConfig(method=method, style="array", nst=_nst_config(options))
+    content_cyx, axis = _channels_first(image, channel_axis, "image")
+    style_cyx, _ = _channels_first(style, channel_axis, "style")
+    if len(content_cyx) != len(style_cyx):
+        raise ConfigError(
+            f"the image has {len(content_cyx)} channels (shape {image.shape}) and the style {len(style_cyx)} (shape "
+            f"{style.shape}); give a style with as many channels, convert one of them, or set channel_axis."
+        )
+    if method == "none":
+        return image.copy()
+    content_statistics, style_statistics = image_statistics(content_cyx), image_statistics(style_cyx)
+    content = _style_input(content_cyx, content_statistics, device)
+    generator = torch.Generator().manual_seed(config.nst.seed)
+    longest = max(content_cyx.shape[1:])
+    scale = 1.0 if chosen.pointwise else min(1.0, config.nst.overview_px / longest)
+    apply = chosen.prepare(shrunk(_style_input(style_cyx, style_statistics, device), scale), config)
+    if scale == 1.0:
+        result = apply(content, generator)
+    else:
+        small = shrunk(content, scale)
+        change = apply(small, generator) - _matched(small, style_statistics, style_cyx.dtype)
+        result = _matched(content, style_statistics, style_cyx.dtype) + _resized(change, content_cyx.shape[1:])
+    both_float = content_cyx.dtype.kind == style_cyx.dtype.kind == "f"
+    units = style_statistics if both_float else content_statistics
+    pixels = from_fraction(result[0].cpu().numpy(), content_cyx.dtype, units)
+    return pixels[0] if axis is None else np.moveaxis(pixels, 0, axis)
+
+
+# -------------------------------------------------------------------------------------------------------- the methods
+
+
+def _prepare_none(style: StyleInput, config: StyleConfig) -> Apply:
+    return lambda content, generator: content.pixels
+
+
+def _prepare_matching(function: Callable[..., Tensor]) -> Callable[[StyleInput, StyleConfig], Apply]:
+    def prepare(style: StyleInput, config: StyleConfig) -> Apply:
+        _, style_statistics = style.each()[0]
+
+        def apply(content: StyleInput, generator: torch.Generator) -> Tensor:
+            return torch.cat([function(pixels, own, style_statistics) for pixels, own in content.each()])
+
+        return apply
+
+    return prepare
+
+
+MATCHING = {"meanstd": matching.meanstd, "histogram": matching.histogram, "reinhard": matching.reinhard}
+
+
+def _prepare_nst(style: StyleInput, config: StyleConfig) -> Apply:
+    """Gatys' method, from a start image that is in the style's intensities already."""
+    nst = config.nst
+    (style_pixels, style_statistics), *_ = style.each()
+    network = _feature_network(nst.features, nst.weights, str(style_pixels.device))
+    shown = DisplayRange.of(style_statistics)
+    view = (lambda x: x) if network.sees_display_range else shown.restore
+    targets = style_targets(shown.stretch(style_pixels), network, nst, view)
+
+    def apply(content: StyleInput, generator: torch.Generator) -> Tensor:
+        for pixels, own in content.each():
+            matching.check_channels(pixels, own, style_statistics)
+        stretched = torch.cat([DisplayRange.of(own).stretch(pixels) for pixels, own in content.each()])
+        if content.initial is not None:
+            start = shown.stretch(content.initial)
+        elif nst.init == "content":
+            start = stretched
+        elif nst.init == "noise":
+            # One noise for all, so that an image does not depend on its neighbours in the batch.
+            noise = torch.rand(content.pixels.shape[1:], generator=generator)
+            start = noise.to(stretched).expand_as(stretched)
+        else:
+            matched = [MATCHING[nst.init](pixels, own, style_statistics) for pixels, own in content.each()]
+            start = shown.stretch(torch.cat(matched))
+        return _within(shown.restore(transfer(stretched, start, targets, nst)), shown, style_statistics)
+
+    return apply
+
+
+METHODS = {
+    "none": Method("none", _prepare_none, pointwise=True, version=1),
+    **{
+        name: Method(name, _prepare_matching(function), pointwise=True, version=1)
+        for name, function in MATCHING.items()
+    },
+    "nst": Method("nst", _prepare_nst, pointwise=False, version=1),
+}
+
+
+@functools.lru_cache(maxsize=2)
+def _feature_network(features: str, weights: str | None, device: str) -> FeatureNetwork:
+    """Loaded once in a process."""
+    if not features.startswith("encoder:"):
+        network: FeatureNetwork = load_features(features, weights)
+    else:
+        run = features.removeprefix("encoder:")
+        segmenter, spec = load_trained(run)
+        if not isinstance(segmenter, UNet):
+            raise ConfigError(
+                f"features encoder:{run}: needs the model run of a unet; this is one of a {spec.network}."
+            )
+        network = EncoderFeatures(segmenter, spec, run)
+    return network.to(torch.device(device)).to(memory_format=torch.channels_last)
+
+
+def _within(fractions: Tensor, shown: DisplayRange, statistics: ImageStatistics) -> Tensor:
+    """Clipped to the legal range, or to the style's own extremes where the style was stretched."""
+    low = [0.0 if a == 0 and b == 1 else m for a, b, m in zip(shown.low, shown.high, statistics.minimum, strict=True)]
+    high = [1.0 if a == 0 and b == 1 else m for a, b, m in zip(shown.low, shown.high, statistics.maximum, strict=True)]
+    lowest, highest = (fractions.new_tensor(values).reshape(1, -1, 1, 1) for values in (low, high))
+    return torch.minimum(torch.maximum(fractions, lowest), highest)
+
+
+def _imported(name: str) -> Method:
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"style method {name}: module {module_name} cannot be imported ({error}); install its package on every "
+            "node, or add its folder to PYTHONPATH."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        near = difflib.get_close_matches(function_name, dir(module), n=1)
+        hint = f" Did you mean {module_name}:{near[0]}?" if near else ""
+        raise ConfigError(f"style method {name}: {module_name} has no function {function_name!r}.{hint}")
+
+    def prepare(style: StyleInput, config: StyleConfig) -> Apply:
+        def apply(content: StyleInput, generator: torch.Generator) -> Tensor:
+            result = function(content, style, config, generator)
+            if not isinstance(result, Tensor) or result.shape != content.pixels.shape:
+                got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                raise DataError(f"{name} returned {got}; it should return a tensor {tuple(content.pixels.shape)}.")
+            if not bool(torch.isfinite(result).all()):
+                raise DataError(f"{name} returned NaN or infinity.")
+            return result
+
+        return apply
+
+    pointwise, version = getattr(function, "pointwise", False), getattr(function, "version", 1)
+    return Method(name, prepare, pointwise=bool(pointwise), version=int(version))
+
+
+# ------------------------------------------------------------------------------------------------------- plain arrays
+
+
+def _nst_config(options: dict[str, Any]) -> NstConfig:
+    try:
+        return from_dict(NstConfig, options, "nst")
+    except TypeError as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        fields = ", ".join(f"{field.name}: {field.type}" for field in dataclasses.fields(NstConfig))
+        raise ConfigError(f"an option of nst has the wrong type ({error}); got {given}. Expected {fields}.") from error
+
+
+def _channels_first(image: np.ndarray, channel_axis: int | None, what: str) -> tuple[np.ndarray, int | None]:
+    """The image as (c, h, w), and where its channels were; None if it had no such axis."""
+    if image.ndim not in (2, 3) or image.dtype.kind not in "buif" or 0 in image.shape:
+        raise ConfigError(
+            f"{what} must be an array (h, w) or of three axes, one of them channels, of an integer, bool or floating "
+            f"dtype, and not empty; got shape {image.shape}, dtype {image.dtype}."
+        )
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ConfigError(
+            f"{what} holds NaN or infinity in {int((~np.isfinite(image)).sum())} values; replace them first."
+        )
+    if image.ndim == 2:
+        return image[None], None
+    axis = -1 if channel_axis is None else channel_axis
+    if not -3 <= axis < 3:
+        raise ConfigError(f"channel_axis must be between -3 and 2; got {axis} for an {what} of shape {image.shape}.")
+    return np.moveaxis(image, axis, 0), axis
+
+
+def _style_input(pixels: np.ndarray, statistics: ImageStatistics, device: str) -> StyleInput:
+    fractions = torch.from_numpy(np.ascontiguousarray(to_fraction(pixels, statistics))).to(device)
+    return StyleInput(fractions[None], fraction_statistics(statistics, pixels.dtype))
+
+
+def _matched(content: StyleInput, style_statistics: ImageStatistics, style_dtype: np.dtype) -> Tensor:
+    pixels, own = content.each()[0]
+    return matching.meanstd(pixels, own, fraction_statistics(style_statistics, style_dtype))
+
+
+def shrunk(image: StyleInput, scale: float) -> StyleInput:
+    if scale == 1.0:
+        return image
+    height, width = (grid_size(side, scale) for side in image.pixels.shape[2:])
+    return dataclasses.replace(image, pixels=_resized(image.pixels, (height, width)))
+
+
+def _resized(images: Float[Tensor, "1 c h w"], new_shape: tuple[int, ...]) -> Float[Tensor, "1 c new_h new_w"]:
+    shape = tuple(images.shape[2:])
+    pixels = resample(images[0].cpu().numpy(), Region.whole(shape), Region.whole(new_shape), shape, new_shape)
+    return torch.from_numpy(pixels)[None].to(images.device)

@@ -1,0 +1,209 @@
+"""Neural style transfer on small random networks: the losses by hand, the optimisation by its invariants."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raydom.algorithms.nst import (
+    DisplayRange,
+    StyleTargets,
+    content_loss,
+    content_targets,
+    gram_matrix,
+    losses,
+    style_loss,
+    style_targets,
+    transfer,
+)
+from raydom.config import NstConfig
+from raydom.errors import ConfigError, DataError
+from raydom.networks.features import FeatureNetwork
+from raydom.types import PERCENTILE_LEVELS, ImageStatistics
+
+
+def small_network(dtype: torch.dtype = torch.float32) -> FeatureNetwork:
+    """Two smooth convolutions with seeded weights."""
+    generator = torch.Generator().manual_seed(1)
+    stages = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Softplus(), nn.Conv2d(4, 5, 3, stride=2), nn.Softplus())
+    for parameter in stages.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
+    return FeatureNetwork(
+        "small",
+        stages.to(dtype),
+        {"fine": 1, "coarse": 3},
+        lambda x: x,
+        style_layers=("fine", "coarse"),
+        content_layers=("coarse",),
+        source="a test",
+    )
+
+
+def images(n: int, seed: int = 0, shape: tuple[int, int] = (11, 8), channels: int = 3) -> Tensor:
+    return torch.rand(n, channels, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+CONFIG = NstConfig(steps=12, learning_rate=0.02, style_ratio=1.0)
+
+
+def targets_of(style: Tensor, config: NstConfig = CONFIG) -> StyleTargets:
+    return style_targets(style, small_network(style.dtype), config)
+
+
+def total(image: Tensor, content: Tensor, targets: StyleTargets) -> Tensor:
+    return losses(image, content_targets(content, targets), targets)
+
+
+def test_gram_of_a_hand_made_feature() -> None:
+    features = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]], [[3.0, 0.0], [1.0, 1.0]]]])
+    assert torch.equal(gram_matrix(features), torch.tensor([[[6.0, 4.0], [4.0, 11.0]]]) / 4)
+
+
+def test_the_losses_are_the_sums_of_the_paper() -> None:
+    f, p = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(content_loss(f, p)[1], 0.5 * ((f[1] - p[1]) ** 2).sum())
+    flat_f, flat_p = f[0].reshape(3, 20), p[0].reshape(3, 20)  # the paper's N = 3 and M = 20
+    energy = ((flat_f @ flat_f.T - flat_p @ flat_p.T) ** 2).sum() / (4 * 3**2 * 20**2)
+    both = style_loss({"a": gram_matrix(f), "b": gram_matrix(f)}, {"a": gram_matrix(p), "b": gram_matrix(f)})
+    torch.testing.assert_close(both[0], energy / 2)
+
+
+def test_an_image_costs_nothing_against_itself() -> None:
+    image = images(2)
+    targets = targets_of(image[:1])
+    assert float(total(image[:1], image[:1], targets)) == 0.0
+    styleless = replace(targets, style_weight=0.0)
+    assert torch.equal(total(image, image, styleless), torch.zeros(2))
+
+
+def test_more_of_the_same_texture_has_the_same_gram_matrix() -> None:
+    features = torch.randn(1, 4, 3, 5)
+    torch.testing.assert_close(gram_matrix(features.repeat(1, 1, 2, 3)), gram_matrix(features))
+
+
+def test_the_balance_does_not_depend_on_the_size_of_the_image() -> None:
+    content, style = images(1, shape=(33, 27)), images(1, 1)
+    targets = replace(targets_of(style), style_weight=0.0, content_layers=("fine",))
+    small = total(content, content + 0.1, targets)
+    large = total(content.repeat(1, 1, 3, 3), content.repeat(1, 1, 3, 3) + 0.1, targets)
+    torch.testing.assert_close(small, large, rtol=0.05, atol=0.0)
+
+
+def test_at_512_px_the_total_is_alpha_content_plus_beta_style() -> None:
+    content, style, image = (images(1, seed, (512, 512)) for seed in range(3))
+    targets = targets_of(style, NstConfig(content_weight=3.0, style_weight=7.0))
+    features = targets.network(image, ["fine", "coarse"])
+    expected = 3.0 * content_loss(features["coarse"], targets.network(content, ["coarse"])["coarse"])
+    expected += 7.0 * style_loss({layer: gram_matrix(f) for layer, f in features.items()}, targets.grams)
+    torch.testing.assert_close(total(image, content, targets), expected)
+
+
+def test_style_ratio_1_weighs_losing_all_features_alike() -> None:
+    style = images(1, 1)
+    targets = targets_of(style)
+    features = targets.network(style, ["fine", "coarse"])
+    lost_content = content_loss(features["coarse"], torch.zeros_like(features["coarse"])) * 512**2 / (11 * 8)
+    zeros = {layer: torch.zeros_like(gram) for layer, gram in targets.grams.items()}
+    torch.testing.assert_close(targets.style_weight * style_loss(zeros, targets.grams), lost_content)
+    assert targets_of(style, replace(CONFIG, style_ratio=5.0)).style_weight == pytest.approx(5 * targets.style_weight)
+    assert targets_of(style, replace(CONFIG, style_weight=42.0)).style_weight == 42.0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_the_gradient_is_that_of_finite_differences(channels: int) -> None:
+    content, style, image = (images(1, seed, (7, 5), channels).double() for seed in range(3))
+    targets = targets_of(style)
+    features = content_targets(content, targets)
+    assert torch.autograd.gradcheck(lambda x: losses(x, features, targets), (image.requires_grad_(),))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_the_loss_falls(optimizer: str) -> None:
+    content, style = images(1), images(1, 1, (9, 14)) ** 3
+    targets = targets_of(style)
+    seen: list[float] = []
+    config = replace(CONFIG, optimizer=optimizer, steps=40)
+    result = transfer(content, content, targets, config, lambda step, loss: seen.append(float(loss)))
+    final = float(total(result, content, targets))
+    assert len(seen) == 40 and final < seen[0] / 2
+    assert result.shape == content.shape
+
+
+def test_without_steps_the_start_is_the_result() -> None:
+    content, start = images(2), images(2, 5)
+    assert torch.equal(transfer(content, start, targets_of(images(1, 1)), replace(CONFIG, steps=0)), start)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_images_in_a_batch_do_not_see_each_other(optimizer: str) -> None:
+    content = torch.stack([images(1)[0], images(1, 3)[0] * 0.1, torch.zeros(3, 11, 8)])
+    targets = targets_of(images(1, 1, (9, 14)))
+    config = replace(CONFIG, optimizer=optimizer)
+    together = transfer(content, content, targets, config)
+    alone = torch.cat([transfer(one, one, targets, config) for one in content.split(1)])
+    torch.testing.assert_close(together, alone, atol=2e-4, rtol=0)
+
+
+def test_channels_that_are_no_colours_are_stylised_each_on_its_own() -> None:
+    content, style = images(1, channels=2), images(1, 1, channels=2)
+    config = replace(CONFIG, content_weight=1.0, style_weight=1.0)  # one weight for all, as the balance is shared
+    both = transfer(content, content, targets_of(style, config), config)
+    for channel in range(2):
+        one, own_style = content[:, channel : channel + 1], style[:, channel : channel + 1]
+        # A batch divides by the first loss of the whole image; Adam does not mind.
+        alone = transfer(one, one, targets_of(own_style, config), config)
+        torch.testing.assert_close(both[:, channel : channel + 1], alone, atol=2e-3, rtol=0)
+
+
+def test_an_image_that_is_its_own_style_stays() -> None:
+    image = images(1)
+    for optimizer in ("adam", "lbfgs"):
+        result = transfer(image, image, targets_of(image), replace(CONFIG, optimizer=optimizer))
+        assert torch.equal(result, image)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_constant_images_never_become_nan(value: float) -> None:
+    flat = torch.full((1, 3, 11, 8), value)
+    for content, style in ((flat, images(1)), (images(1), flat), (flat, flat)):
+        for optimizer in ("adam", "lbfgs"):
+            result = transfer(content, content, targets_of(style), replace(CONFIG, optimizer=optimizer))
+            assert bool(torch.isfinite(result).all())
+
+
+def test_divergence_is_an_error_and_not_a_picture() -> None:
+    content = images(1)
+    with pytest.raises(DataError, match="diverged to NaN or infinity within 3 steps of adam"):
+        transfer(content, content, targets_of(images(1, 1)), replace(CONFIG, steps=3, learning_rate=1e30))
+
+
+def test_images_smaller_than_the_layers_need_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 3 px"):
+        targets_of(images(1, shape=(2, 9)))
+    tiny = images(1, shape=(9, 2))
+    with pytest.raises(ConfigError, match="too small for layer coarse"):
+        transfer(tiny, tiny, targets_of(images(1)), CONFIG)
+    with pytest.raises(ConfigError, match="no layer 'relu4_2'; it has fine, coarse"):
+        targets_of(images(1), replace(CONFIG, content_layers=("relu4_2",)))
+
+
+def statistics(*spans: tuple[float, float]) -> ImageStatistics:
+    """Channels that are uniform between two values."""
+    low, high = zip(*spans, strict=True)
+    levels = [tuple(a + (b - a) * level / 100 for level in PERCENTILE_LEVELS) for a, b in spans]
+    none = (0.0,) * len(spans)
+    return ImageStatistics(minimum=low, maximum=high, mean=none, std=none, percentiles=tuple(levels))
+
+
+def test_a_narrow_range_is_shown_stretched_and_a_wide_one_as_it_is() -> None:
+    assert DisplayRange.of(statistics((0.0, 1.0))) == DisplayRange((0.0,), (1.0,))
+    narrow = DisplayRange.of(statistics((0.0, 1 / 16)))
+    assert narrow.high[0] == pytest.approx(1 / 16, rel=0.01)
+    assert DisplayRange.of(statistics((0.3, 0.3))) == DisplayRange((0.0,), (1.0,))
+    rgb = DisplayRange.of(statistics((0.0, 0.1), (0.1, 0.2), (0.0, 0.3)))
+    assert len(set(rgb.low)) == len(set(rgb.high)) == 1  # colours stay
+    stains = DisplayRange.of(statistics((0.0, 0.1), (0.1, 0.2)))
+    assert stains.high[0] < stains.high[1]
+    pixels = images(1, channels=2) * 0.1
+    torch.testing.assert_close(stains.restore(stains.stretch(pixels)), pixels)
