@@ -72,7 +72,7 @@ class Image:
         self.record = record
         is_absolute = files.is_url(record.uri) or record.uri.startswith("/")
         self.uri = record.uri if is_absolute else files.join(collection_uri, record.uri)
-        self._levels = _Levels(self.uri)
+        self._levels = Levels(self.uri)
 
     def __repr__(self) -> str:
         return f"Image({self.image_id!r}, {self.record.axes} {self.record.shape} {self.record.dtype}, {self.uri!r})"
@@ -152,7 +152,7 @@ class LabelImage:
         kinds = dict(zip(image.record.labels, image.record.label_kinds, strict=False))
         self.kind = kinds.get(name)
         """``binary``, ``instance``, or None if it was not recorded."""
-        self._levels = _Levels(image.uri, f"labels/{name}")
+        self._levels = Levels(image.uri, f"labels/{name}")
 
     def __repr__(self) -> str:
         return f"LabelImage({self.name!r}, {self.uri!r})"
@@ -294,8 +294,11 @@ def table_to_records(table: pa.Table) -> tuple[ImageRecord, ...]:
     return tuple(records)
 
 
-class _Levels:
-    """The arrays of an image or label, opened when first needed, and their axes told apart."""
+class Levels:
+    """The levels of an OME-Zarr image or label: arrays opened when first needed, their axes told apart.
+
+    Axes other than c, y and x may only be one plane thick, and are left out.
+    """
 
     def __init__(self, uri: str, group_path: str = "") -> None:
         self._uri = uri
@@ -343,6 +346,20 @@ class _Levels:
     def shape(self, level: int) -> tuple[int, int]:
         sizes = dict(zip(self._axes_of(level), self.array(level).shape, strict=True))
         return sizes["y"], sizes["x"]
+
+    def num_channels(self) -> int:
+        """1 if there is no channel axis."""
+        return dict(zip(self._axes_of(0), self.array(0).shape, strict=True)).get("c", 1)
+
+    def regions(self, level: int = 0, side_px: int = 2048) -> Iterator[Region]:
+        """The level in pieces of whole chunks, of about ``side_px`` or of one chunk."""
+        array = self.array(level)
+        stored = dict(zip(self._axes_of(level), array.shards or array.chunks, strict=True))
+        rows, columns = (max(1, side_px // stored[axis]) * stored[axis] for axis in "yx")
+        height, width = self.shape(level)
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                yield Region((top, left), (min(top + rows, height), min(left + columns, width)))
 
     def read(self, region: RegionLike, level: int) -> np.ndarray:
         array = self.array(level)

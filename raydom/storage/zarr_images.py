@@ -185,6 +185,19 @@ def write_pyramid(uri: str, group_path: str = "", method: str = "mean") -> None:
             target[(..., *region.slices)] = halved(pixels, method)
 
 
+def write_whole(uri: str, pixels: np.ndarray, group_path: str = "", method: str = "mean") -> None:
+    """Write all levels of a new image (or of its label) whose pixels are in memory; see ``write_pyramid``."""
+    level = pixels
+    for number, path in enumerate(read_multiscale(uri, group_path).paths):
+        level = halved(level, method) if number else level
+        array = open_array(uri, files.join(group_path, path) if group_path else path, mode="r+")
+        if level.shape != array.shape or level.dtype != array.dtype:
+            raise ConfigError(
+                f"{array.path}: {level.dtype} pixels of shape {level.shape}; {array.dtype} {array.shape} expected."
+            )
+        array[...] = level
+
+
 def halved(pixels: np.ndarray, method: str) -> np.ndarray:
     """Half the size in the last two axes (rounded up); integers are rounded to nearest."""
     if method == "nearest":

@@ -1,0 +1,478 @@
+"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF and ND2.
+
+The format is told by the first bytes, not by the name. Every file is read strictly: what is truncated, corrupt or
+ambiguous is refused, also where the libraries underneath would only log it, or fill the gap with zeros.
+
+A file of one plane is one picture. A stack (Z or T axes, several positions, frames of an animation, or TIFF pages
+that are not said to be anything else) is one picture a plane, told apart by ``Picture.plane``: ``_t000_z003``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import re
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from raydom.errors import DataError
+from raydom.storage import files
+
+SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2")
+"""Endings of the names of files that can be read."""
+EXTRAS = {".czi": "CZI", ".lif": "LIF", ".h5": "HDF5", ".hdf5": "HDF5"}
+"""Image formats that are known but not read."""
+
+LARGEST_RATIO = 1100
+"""Decoded over stored bytes beyond which a large file is taken for a decompression bomb; deflate reaches 1032."""
+LARGE_BYTES = 1 << 30
+MAP_BYTES = 512 << 20
+"""TIFF series that are larger when decoded go through a temporary file instead of memory."""
+LARGEST_PIXEL_UM = 20.0
+"""A TIFF resolution that means larger pixels (below 1270 dpi) is one for printing, not for measuring."""
+
+MICROMETRES = {
+    "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0,
+    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "\\u00b5m": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4,
+    "m": 1e6, "inch": 25_400.0,
+}  # fmt: skip
+"""Length of the units that files name, in micrometres."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One plane of an image file."""
+
+    pixels: np.ndarray
+    """Axes ``cyx``; gray has one channel."""
+    channels: tuple[str, ...]
+    """Names of the channels."""
+    pixel_sides_um: tuple[float, float] | None
+    """Height and width of a pixel; None if the file does not state them."""
+    plane: str = ""
+    """Which plane of a stack, such as ``_z003``; empty if the file has only one."""
+    notes: tuple[str, ...] = ()
+    """What was left out or taken otherwise than a reader might think."""
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Side of a pixel, µm; None if the file does not state it.
+
+        Raises:
+            DataError: If pixels are not square.
+        """
+        return square_pixel(self.pixel_sides_um)
+
+
+def read_image(uri: str) -> Picture:
+    """The only picture of a file.
+
+    Raises:
+        DataError: If the file cannot be read, or holds several.
+    """
+    pictures = list(itertools.islice(read_pictures(uri), 2))
+    if len(pictures) != 1:
+        raise DataError(f"{uri}: holds a stack of planes ({pictures[0].plane}, ...); name a file with one image.")
+    return pictures[0]
+
+
+def read_pictures(
+    uri: str, *, pages: str = "planes", as_labels: bool = False, copy: Path | None = None
+) -> Iterator[Picture]:
+    """The pictures of an image file, one at a time.
+
+    Args:
+        uri: A path or URL.
+        copy: A local copy of the file, if there is one already.
+        pages: What TIFF pages are that do not say so: ``planes`` or ``channels``.
+        as_labels: Read the numbers that stand for objects: the index where a palette has colours.
+
+    Raises:
+        DataError: If the file is missing, of an unsupported type, truncated, corrupt or ambiguous.
+    """
+    kind, path = "an image", copy
+    try:
+        with files.local_copy(uri) if copy is None else contextlib.nullcontext(copy) as path:
+            kind, reader = _reader_of(path)
+            yield from reader(path, pages, as_labels)
+    except DataError as error:
+        raise DataError(f"{uri}: {error}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{uri}: there is no such file.") from error
+    except Exception as error:  # decoders raise whatever they like on corrupt files
+        told = re.sub(r"\s+", " ", str(error))[:300].replace(str(path), "the file")
+        raise DataError(f"{uri}: cannot be read as {kind}: {type(error).__name__}: {told}") from error
+
+
+def _reader_of(path: Path) -> tuple[str, Any]:
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise DataError("the file is empty.")
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF", _read_tiff
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG", _read_png
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG", _read_jpeg
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF", _read_gif
+    if head[:4] == b"\xda\xce\xbe\x0a" or head[4:8] == b"jP  ":
+        return "ND2", _read_nd2
+    known = EXTRAS.get(path.suffix.lower())
+    if known:
+        raise DataError(f"{known} files are not supported; export the image as TIFF.")
+    raise DataError(
+        f"neither TIFF, PNG, JPEG, GIF nor ND2 (begins with {head[:8].hex(' ')}): of an unsupported type, or corrupt."
+    )
+
+
+# ------------------------------------------------------------------------------------------- PNG, JPEG, GIF (Pillow)
+
+
+def _read_png(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+    bit_depth, color_type = _check_png(path)
+    if bit_depth == 16:  # Pillow would cut 16-bit colour down to 8 bits
+        import imagecodecs
+
+        pixels = imagecodecs.png_decode(path.read_bytes())
+        samples = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[None]
+        yield _colour_picture(samples, has_alpha=color_type in (4, 6))
+        return
+    yield from _read_pillow(path, as_labels)
+
+
+def _check_png(path: Path) -> tuple[int, int]:
+    """Bit depth and colour type; Pillow reads files whose last chunks are missing, or whose checksums are wrong."""
+    header = (0, 0)
+    with path.open("rb") as file:
+        file.seek(8)
+        while True:
+            start = file.read(8)
+            if len(start) < 8:
+                raise DataError("the PNG file is truncated.")
+            size, name = int.from_bytes(start[:4], "big"), start[4:]
+            body = file.read(size) if size <= path.stat().st_size else b""
+            checksum = file.read(4)
+            if len(body) < size or len(checksum) < 4:
+                raise DataError("the PNG file is truncated.")
+            if zlib.crc32(name + body) != int.from_bytes(checksum, "big"):
+                raise DataError(f"the PNG file is corrupt: the checksum of its {name!r} chunk is wrong.")
+            if name == b"IHDR":
+                header = (body[8], body[9])
+            if name == b"acTL":
+                raise DataError("animated PNG is not supported; export the frames.")
+            if name == b"IEND":
+                return header
+
+
+def _read_jpeg(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+    if as_labels:
+        raise DataError("JPEG is lossy and cannot hold labels; use PNG, GIF or TIFF.")
+    yield from _read_pillow(path, as_labels)
+
+
+def _read_gif(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+    if not path.read_bytes().rstrip(b"\0").endswith(b";"):
+        raise DataError("the GIF file is truncated.")
+    yield from _read_pillow(path, as_labels)
+
+
+def _read_pillow(path: Path, as_labels: bool) -> Iterator[Picture]:
+    from PIL import Image, ImageFile
+
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process: a truncated file would pass.")
+    with Image.open(path) as image:
+        num_frames = getattr(image, "n_frames", 1)
+        if num_frames > 1 and image.format != "GIF":
+            raise DataError(f"holds {num_frames} images; export them as single files.")
+        turned = image.getexif().get(0x0112, 1) != 1  # must be asked before the pixels are loaded
+        for frame in range(num_frames):
+            if num_frames > 1:
+                image.seek(frame)
+            picture = _pillow_picture(image, as_labels)
+            notes = (*picture.notes, "EXIF orientation is not applied") if turned else picture.notes
+            plane = f"_t{frame:03d}" if num_frames > 1 else ""
+            yield Picture(picture.pixels, picture.channels, None, plane, notes)
+
+
+def _pillow_picture(image: Any, as_labels: bool) -> Picture:
+    image.load()
+    mode = image.mode
+    if mode in ("1", "L", "I", "F") or mode.startswith("I;16"):
+        pixels = np.asarray(image)
+        if mode == "1":
+            pixels = pixels.astype(np.uint8) * 255
+        return _colour_picture(np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="))[None]))
+    if mode in ("P", "PA"):
+        indices = np.asarray(image if mode == "P" else image.getchannel("P"))
+        colours = np.zeros((256, 3), np.uint8)
+        palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        colours[: len(palette)] = palette
+        used = colours[np.unique(indices)]
+        if (used == used[:, :1]).all():
+            return _colour_picture(colours[indices, 0][None])
+        if as_labels:
+            return _colour_picture(indices[None].copy())
+        return _colour_picture(np.moveaxis(colours[indices], -1, 0))
+    if mode not in ("LA", "RGB", "RGBA"):
+        raise DataError(f"colour mode {mode} is not supported; convert the image to RGB or gray.")
+    samples = np.moveaxis(np.asarray(image), -1, 0)
+    if image.format == "GIF" and (samples[:3] == samples[:1]).all():
+        samples = np.concatenate([samples[:1], samples[3:]])
+    return _colour_picture(samples, has_alpha=mode.endswith("A"))
+
+
+def _colour_picture(samples: np.ndarray, has_alpha: bool = False) -> Picture:
+    """A picture of samples first; the alpha channel, if there is one, is the last and is dropped."""
+    notes: tuple[str, ...] = ()
+    if has_alpha:
+        if samples[-1].min() != samples[-1].max():
+            notes = ("a transparency (alpha) channel that is not constant was dropped",)
+        samples = samples[:-1]
+    return Picture(np.ascontiguousarray(samples), default_channels(len(samples)), None, notes=notes)
+
+
+def default_channels(number: int) -> tuple[str, ...]:
+    """Names of channels that have none: gray, or red, green and blue, or numbers."""
+    named = {1: ("gray",), 3: ("red", "green", "blue")}
+    return named.get(number, tuple(f"channel_{channel}" for channel in range(number)))
+
+
+# ----------------------------------------------------------------------------------------------------- TIFF (tifffile)
+
+
+def _read_tiff(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+    import tifffile
+
+    with _complaints("tifffile") as complaints, tifffile.TiffFile(path) as tiff:
+        series = _only_series(tiff)
+        _check_stored(series, path)
+        shape, axes = tuple(series.shape), str(series.axes)
+        if "X" not in axes or "Y" not in axes or series.dtype.kind not in "buif":
+            raise DataError(f"axes {axes} of shape {shape} and dtype {series.dtype} are no image.")
+        size = series.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        pixels = series.asarray(out="memmap") if size > MAP_BYTES else series.asarray()
+        _refuse(complaints)
+        pixels = pixels.reshape(shape)
+        if pages == "channels" and "C" not in axes:
+            unnamed = [axis for axis in axes if axis in "IQ"]
+            axes = axes.replace(unnamed[0], "C") if len(unnamed) == 1 else axes
+        page, sides = series.keyframe, _tiff_pixel_sides(tiff, series.keyframe)
+        names = _tiff_channel_names(tiff)
+        others = [axis for axis in axes if axis not in "CSYX"]
+        order = [axes.index(axis) for axis in (*others, *(a for a in "CSYX" if a in axes))]
+        pixels = pixels.transpose(order)
+        stacked = pixels.shape[: len(others)]
+        for index in np.ndindex(*stacked):
+            picture = _tiff_plane(np.asarray(pixels[index]), axes, page, names, as_labels)
+            plane = _plane_name(others, stacked, index)
+            yield Picture(picture.pixels, picture.channels, sides, plane, picture.notes)
+
+
+def _only_series(tiff: Any) -> Any:
+    """The one image of a TIFF file, without its thumbnails."""
+    series = [one for one in tiff.series if not one.keyframe.is_reduced]
+    if not series:
+        raise DataError("the TIFF file holds no image.")
+    if len(series) > 1:
+        shapes = ", ".join("x".join(str(size) for size in one.shape) for one in series[:5])
+        raise DataError(f"holds {len(series)} images ({shapes}); export them as single files.")
+    return series[0]
+
+
+def _check_stored(series: Any, path: Path) -> None:
+    """Refuse what tifffile would fill with zeros, and headers that promise what no file of this size can hold."""
+    stored, size = path.stat().st_size, series.dtype.itemsize * int(np.prod(series.shape, dtype=np.int64))
+    if size > LARGE_BYTES and size > LARGEST_RATIO * stored:
+        raise DataError(f"claims {size / 2**30:.1f} GiB of pixels in {stored} bytes: corrupt, or a decompression bomb.")
+    missing = sum(page is None for page in series.pages)
+    if missing:
+        raise DataError(f"{missing} of {len(series.pages)} planes are missing.")
+    empty = sum(not count for page in series.pages for count in page.databytecounts)
+    if empty:
+        raise DataError(f"{empty} strips or tiles have no data.")
+
+
+def _tiff_plane(pixels: np.ndarray, axes: str, page: Any, names: tuple[str, ...], as_labels: bool) -> Picture:
+    """One plane, axes some of ``CSYX``, with its samples as channels."""
+    from tifffile import PHOTOMETRIC
+
+    photometric, num_samples = page.photometric, page.samplesperpixel
+    if photometric not in (
+        PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE, PHOTOMETRIC.YCBCR
+    ) or (photometric == PHOTOMETRIC.YCBCR and page.compression not in (6, 7)):  # fmt: skip
+        raise DataError(f"colour space {getattr(photometric, 'name', photometric)} is not supported; convert to RGB.")
+    if photometric == PHOTOMETRIC.PALETTE and page.colormap is not None:
+        colours = page.colormap >> 8 if (page.colormap % 257 == 0).all() else page.colormap
+        used = colours[:, np.unique(pixels)]
+        if (used == used[:1]).all():
+            pixels = colours[0].astype(np.uint8 if colours.max() < 256 else np.uint16)[pixels]
+        elif not as_labels:
+            pixels = colours.astype(np.uint8 if colours.max() < 256 else np.uint16)[:, pixels]
+            return _colour_picture(pixels)
+    if photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
+        bits = page.bitspersample
+        pixels = ~pixels if pixels.dtype.kind == "b" else (2**bits - 1 - pixels).astype(pixels.dtype)
+    if pixels.dtype.kind == "b":
+        pixels = pixels.astype(np.uint8) * 255
+    has_alpha = "S" in axes and any(int(kind) in (1, 2) for kind in page.extrasamples[-1:])
+    samples = pixels.reshape((-1, *pixels.shape[-2:]))
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    if has_alpha and len(samples) == num_samples:
+        return _colour_picture(samples, has_alpha=True)
+    channels = names if len(names) == len(samples) and "S" not in axes else default_channels(len(samples))
+    return Picture(np.ascontiguousarray(samples), channels, None)
+
+
+def _tiff_channel_names(tiff: Any) -> tuple[str, ...]:
+    names: list[Any] = []
+    if tiff.is_ome:
+        names = [
+            element.get("Name") or element.get("ID", "") for element in _ome_elements(tiff.ome_metadata, "Channel")
+        ]
+    elif tiff.is_imagej:
+        labels = (tiff.imagej_metadata or {}).get("Labels", ())
+        names = list(labels) if isinstance(labels, list | tuple) else [labels]
+    cleaned = tuple(str(name).strip().replace("\n", " ") for name in names)
+    return cleaned if all(cleaned) and len(set(cleaned)) == len(cleaned) else ()
+
+
+def _tiff_pixel_sides(tiff: Any, page: Any) -> tuple[float, float] | None:
+    """From OME or ImageJ metadata, or from the resolution of the page if that has a unit; else None."""
+    if tiff.is_ome:
+        for pixels in _ome_elements(tiff.ome_metadata, "Pixels"):
+            sizes = [float(pixels.get(f"PhysicalSize{axis}") or 0) for axis in "YX"]
+            units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"]
+            return _lengths(sizes, units)
+        return None
+    tags = page.tags
+    per_unit = [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
+    steps = [1 / value if value else 0.0 for value in per_unit]
+    if tiff.is_imagej:
+        return _lengths(steps, [str((tiff.imagej_metadata or {}).get("unit", "")).strip()] * 2)
+    unit = int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 1
+    sides = _lengths(steps, [{2: "inch", 3: "cm"}.get(unit, "")] * 2)
+    return sides if sides and max(sides) <= LARGEST_PIXEL_UM else None
+
+
+def _ratio(value: Any) -> float:
+    """A rational of a TIFF tag; 0 if it is none."""
+    try:
+        numerator, denominator = value
+        return numerator / denominator if denominator else 0.0
+    except TypeError:
+        return float(value)
+
+
+def _lengths(values: Sequence[float], units: Sequence[str]) -> tuple[float, float] | None:
+    """Height and width in micrometres, if both are known."""
+    factors = [MICROMETRES.get(unit.lower()) for unit in units]
+    if not all(np.isfinite(value) and value > 0 for value in values) or not all(factors):
+        return None
+    height, width = (value * (factor or 0.0) for value, factor in zip(values, factors, strict=True))
+    return height, width
+
+
+def square_pixel(sides_um: tuple[float, float] | None) -> float | None:
+    """The side of a pixel, if its height and width agree within 1 %.
+
+    Raises:
+        DataError: If they do not.
+    """
+    if sides_um is None:
+        return None
+    height, width = sides_um
+    if abs(height - width) > 0.01 * max(height, width):
+        raise DataError(
+            f"pixels are not square ({height:g} x {width:g} um): resample the image first, or say by --pixel-size "
+            "what to take."
+        )
+    return width
+
+
+def _ome_elements(xml: str | None, name: str) -> Iterator[ElementTree.Element]:
+    """The elements of that name inside the first image of an OME-XML."""
+    root = ElementTree.fromstring(xml or "<OME/>")
+    images = [element for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "Image"]
+    for element in images[0].iter() if images else ():
+        if element.tag.rsplit("}", 1)[-1] == name:
+            yield element
+
+
+@contextlib.contextmanager
+def _complaints(library: str) -> Iterator[list[str]]:
+    """What a library logs as an error in this thread while it reads; it may go on where we must not."""
+    found: list[str] = []
+    reading = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # A tag that cannot be understood is no fault of the pixels.
+            if record.thread == reading and "TiffTag" not in record.getMessage():
+                found.append(record.getMessage())
+
+    listener = Listener(level=logging.ERROR)
+    logger = logging.getLogger(library)
+    logger.addHandler(listener)
+    try:
+        yield found
+        _refuse(found)
+    finally:
+        logger.removeHandler(listener)
+
+
+def _refuse(complaints: Sequence[str]) -> None:
+    if complaints:
+        raise DataError(f"truncated or corrupt: {'; '.join(complaints[:3])}.")
+
+
+def _plane_name(axes: Sequence[str], sizes: Sequence[int], index: Sequence[int]) -> str:
+    """The suffix that tells a plane of a stack; unnamed axes count as z. Axes of one plane are not told."""
+    letters = {"I": "z", "Q": "z"}
+    return "".join(
+        f"_{letters.get(axis, axis.lower())}{number:03d}"
+        for axis, size, number in zip(axes, sizes, index, strict=True)
+        if size > 1
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- ND2 (nd2)
+
+
+def _read_nd2(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+    import nd2
+
+    def missing_frame(index: int = 0) -> np.ndarray:
+        raise DataError(f"plane {index} is missing: the file is truncated, or its acquisition was stopped.")
+
+    with nd2.ND2File(path) as file:
+        if hasattr(file._rdr, "_missing_frame"):  # it gives zeros, with no way to tell them from pixels
+            file._rdr._missing_frame = missing_frame
+        sizes = dict(file.sizes)
+        stacked = [axis for axis in sizes if axis not in "CSYX"]
+        num_planes = int(np.prod([sizes[axis] for axis in stacked]))
+        positions = list(file.loop_indices) or [{}]
+        if len(positions) != num_planes:
+            raise DataError(f"truncated or corrupt: {len(positions)} of {num_planes} planes are listed.")
+        metadata = file.metadata.channels if file.metadata and file.metadata.channels else []
+        shape = (sizes.get("C", 1), sizes["Y"], sizes["X"], sizes.get("S", 1))
+        calibrated = bool(metadata) and all(metadata[0].volume.axesCalibrated[:2])
+        sides = (file.voxel_size().y, file.voxel_size().x) if calibrated else None
+        names = tuple(str(entry.channel.name) for entry in metadata)
+        for number, position in enumerate(positions):
+            frame = np.ascontiguousarray(file.read_frame(number)).reshape(shape)
+            samples = np.ascontiguousarray(np.moveaxis(frame, -1, 1).reshape(-1, *shape[1:3]))
+            channels = names if len(names) == len(samples) == len(set(names)) else default_channels(len(samples))
+            index = [position.get(axis, 0) for axis in stacked]
+            plane = _plane_name(stacked, [sizes[axis] for axis in stacked], index)
+            yield Picture(samples, channels, sides, plane)
