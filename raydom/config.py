@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -42,10 +43,14 @@ class NstConfig:
     """Layers whose Gram matrices carry the style. Empty: the network's default."""
     content_layers: tuple[str, ...] = ()
     """Layers whose features carry the content. Empty: the network's default."""
-    style_weight: float = 1.0e4
-    """Weight of the style loss (the paper's beta)."""
     content_weight: float = 1.0
-    """Weight of the content loss (the paper's alpha)."""
+    """Weight of the content loss (the paper's alpha), stated for an image of 512 x 512 px."""
+    style_weight: float | None = None
+    """Weight of the style loss (the paper's beta). None: set from the style image by style_ratio, since the scale of
+    the losses differs by orders of magnitude between feature networks."""
+    style_ratio: float = 1.0
+    """Style against content when style_weight is None: at 1, losing all features of the style image would cost as much
+    in style as in content (at content_weight 1)."""
     steps: int = 100
     """Optimiser steps."""
     optimizer: str = "adam"
@@ -66,10 +71,11 @@ class NstConfig:
             self.init in ("content", "noise", "meanstd", "histogram", "reinhard"),
             f"nst.init must be content, noise, meanstd, histogram or reinhard; got {self.init!r}.",
         )
+        style = self.style_ratio if self.style_weight is None else self.style_weight
         _require(
-            self.style_weight >= 0 and self.content_weight >= 0 and self.style_weight + self.content_weight > 0,
-            "nst.style_weight and nst.content_weight must be >= 0 and not both 0; "
-            f"got {self.style_weight} and {self.content_weight}.",
+            style >= 0 and self.content_weight >= 0 and style + self.content_weight > 0,
+            "nst.content_weight and nst.style_weight (or style_ratio) must be >= 0 and not both 0; "
+            f"got {self.content_weight} and {style}.",
         )
         _require(self.learning_rate > 0, f"nst.learning_rate must be > 0; got {self.learning_rate}.")
         _require(self.overview_px >= 32, f"nst.overview_px must be >= 32; got {self.overview_px}.")
@@ -187,7 +193,9 @@ class TrainConfig:
         for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be >= 1; got {value}.")
-        _require(self.schedule in ("constant", "cosine"), f"schedule must be constant or cosine; got {self.schedule!r}.")
+        _require(
+            self.schedule in ("constant", "cosine"), f"schedule must be constant or cosine; got {self.schedule!r}."
+        )
         _require(
             self.precision in ("float32", "bfloat16"), f"precision must be float32 or bfloat16; got {self.precision!r}."
         )
@@ -243,6 +251,219 @@ class RunConfig:
         _require(self.workers is None or self.workers >= 1, f"workers must be >= 1; got {self.workers}.")
         _require(self.cpus_per_worker > 0, f"cpus_per_worker must be > 0; got {self.cpus_per_worker}.")
         _require(self.gpus_per_worker >= 0, f"gpus_per_worker must be >= 0; got {self.gpus_per_worker}.")
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFilter:
+    """Which images of a collection are meant; without a condition, all."""
+
+    domain: str | None = None
+    """Only images of this domain."""
+    split: str | None = None
+    """Only images of this split."""
+    group: str | None = None
+    """Only images of this group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StylizeConfig:
+    """Make the images of a collection look like a style image; writes a collection."""
+
+    collection: str
+    """Collection to stylise."""
+    out: str
+    """Collection to write."""
+    style: StyleConfig
+    images: ImageFilter = field(default_factory=ImageFilter)
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentConfig:
+    """Resample, normalise, stylise and segment the images of a collection; writes a collection of labels."""
+
+    collection: str
+    """Collection to segment."""
+    model: str
+    """Folder of the trained model."""
+    out: str
+    """Collection to write: probabilities and labels."""
+    style: StyleConfig = field(default_factory=StyleConfig)
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size of the images, um, instead of the one they state."""
+    scale: float | None = None
+    """Resampling factor before the network, instead of the one that follows from the pixel sizes."""
+    threshold: float | None = None
+    """Foreground probability from which a pixel is labelled, instead of the model's."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """Score the labels of one collection against those of another; writes a table."""
+
+    prediction: str
+    """Collection with the predicted labels."""
+    truth: str
+    """Collection with the true labels; images are paired by their id."""
+    label: str = "label"
+    """Name of the true label."""
+    mask: str | None = None
+    """Label of the truth that marks what is scored, such as a field of view; pixels where it is 0 are left out."""
+    by: str | None = None
+    """Score each domain, split or group too."""
+    out: str | None = None
+    """Parquet file to write. Default: evaluation.parquet in the collection of predictions."""
+
+    def __post_init__(self) -> None:
+        _require(self.by in (None, "domain", "split", "group"), f"by must be domain, split or group; got {self.by!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareConfig:
+    """Segment a target collection with each model after each style method, and score them all."""
+
+    source: str
+    """Collection that the models were trained on; gives the style image when none is named."""
+    target: str
+    """Labelled collection to segment and score."""
+    out: str
+    """Folder for the predictions, comparison.parquet and comparison.png."""
+    model: tuple[str, ...] = field(metadata={"repeat": True})
+    """Folder of a trained model; may be given several times."""
+    methods: tuple[str, ...] = field(default=METHODS, metadata={"comma": True})
+    """Style methods, with commas between; none is always among them."""
+    style: str | None = None
+    """Style image. Default: an image drawn from the source collection."""
+    label: str = "label"
+    """Label of the target collection that holds the truth."""
+    mask: str | None = None
+    """Label of the target collection that marks what is scored, such as a field of view."""
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size of the target images, um, instead of the one they state."""
+    scale: float | None = None
+    """Resampling factor of the target images before the network."""
+    seed: int = 0
+    """Seed of the draw of the style image."""
+    skip_unavailable: bool = False
+    """Leave out a method whose weights cannot be had (its row says why) instead of refusing the comparison."""
+    nst: NstConfig = field(default_factory=NstConfig)
+    images: ImageFilter = field(default_factory=ImageFilter)
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        _require(len(self.model) > 0, "compare needs at least one --model RUN.")
+        for method in self.methods:
+            _require(
+                method in METHODS or ":" in method,
+                f"unknown style method {method!r}; choose from {', '.join(METHODS)}, or package.module:function.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfoConfig:
+    """Tell what a collection holds."""
+
+    collection: str = field(metadata={"positional": True})
+    """Collection to describe."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    """Run the main job on two small synthetic domains, offline, in a few minutes."""
+
+    out: str = "raydom-demo"
+    """Folder for everything that the demo makes; made anew."""
+    steps: int = 250
+    """Training steps."""
+    nst: NstConfig = field(default_factory=NstConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedConfig:
+    """Training of a segmentation network on a labelled collection."""
+
+    collection: str
+    """Collection with labelled images. Its images of split test are not used; those of split val validate."""
+    out: str
+    """Folder of the model run."""
+    network: str = "unet"
+    """unet, or package.module:function."""
+    base_channels: int = 32
+    """Channels of the network's first level. The paper has 64; 32 train four times as fast and suffice for most."""
+    depth: int = 4
+    """Number of poolings of the network."""
+    norm: str = "batch"
+    """batch or none."""
+    label: str = "label"
+    """Name of the labels to learn."""
+    num_classes: int = 2
+    """Including the background. With two, every label above 0 is foreground."""
+    mask: str | None = None
+    """Name of the labels whose zero pixels count for nothing, such as a field of view."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=50))
+    run: RunConfig = field(default_factory=lambda: RunConfig(workers=1))
+
+    def __post_init__(self) -> None:
+        _require(self.num_classes >= 2, f"num_classes must be >= 2; got {self.num_classes}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestConfig:
+    """Read image files, and labels that belong to them, into a collection."""
+
+    source: tuple[str, ...] = field(metadata={"positional": True})
+    """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL."""
+    out: str
+    """Collection to make or to extend."""
+    labels: tuple[str, ...] = ()
+    """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label."""
+    invert_labels: bool = False
+    """Swap the two values of binary labels."""
+    domain: str | None = None
+    """Domain of these images."""
+    split: str | None = None
+    """Split of these images, such as train, val or test."""
+    group: str | None = None
+    """Regular expression searched in each file's path: its first group (or the whole match) is the image's group."""
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size, um, instead of the one that the files state."""
+    pages: str = "planes"
+    """What the pages of a TIFF that does not say so are: planes (an image each) or channels (of one image)."""
+    index_only: bool = False
+    """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
+    num_threads: int | None = None
+    """Files read at the same time. Default: one a CPU, at most 8."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.source) > 0, "ingest needs at least one SOURCE: a file, a folder or a glob.")
+        _require(
+            self.pixel_size_um is None or self.pixel_size_um > 0,
+            f"pixel_size_um must be > 0; got {self.pixel_size_um}.",
+        )
+        _require(self.pages in ("planes", "channels"), f"pages must be planes or channels; got {self.pages!r}.")
+        _require(
+            self.num_threads is None or self.num_threads >= 1, f"num_threads must be >= 1; got {self.num_threads}."
+        )
+        _require(
+            not (self.index_only and (self.labels or self.invert_labels)),
+            "with index_only the labels are those inside the OME-Zarr images; leave out labels and invert_labels.",
+        )
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            raise ConfigError(f"group is no regular expression: {self.group!r} ({error}).") from error
 
 
 # ------------------------------------------------------------------------------------------ reading, writing, hashing

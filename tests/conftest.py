@@ -31,5 +31,90 @@ def ray_session():
 
     with tempfile.TemporaryDirectory(prefix="rd-") as folder:
         os.environ.pop("RAY_ADDRESS", None)
+        os.environ["PYTHONPATH"] = str(Path(__file__).parent / "ray")  # workers import style methods from there
         with start(RunConfig(quiet=True), num_cpus=2, temp_dir=folder):
             yield ray
+
+
+@pytest.fixture
+def make_collection(tmp_path):
+    """Writes a collection of given (c, h, w) arrays, optionally with (h, w) labels of the same names."""
+    from raydom.images.intensity import image_statistics
+    from raydom.storage import zarr_images
+    from raydom.storage.collection import open_collection, write_manifest
+    from raydom.types import ImageRecord, Region
+
+    def make(name, images, labels=None, **fields):
+        uri, records = str(tmp_path / name), []
+        for image_id, pixels in images.items():
+            group = f"{uri}/images/{image_id}.zarr"
+            channels = tuple(f"c{n}" for n in range(len(pixels)))
+            shape = pixels.shape[1:]
+            zarr_images.create_image(
+                group,
+                name=image_id,
+                axes="cyx",
+                shape=pixels.shape,
+                dtype=pixels.dtype,
+                pixel_size_um=fields.get("pixel_size_um"),
+                channels=channels,
+                overwrite=True,
+            )
+            zarr_images.write_region(group, "0", Region.whole(shape), pixels)
+            zarr_images.write_pyramid(group)
+            truth = (labels or {}).get(image_id)
+            if truth is not None:
+                zarr_images.create_labels(group, "label", shape=shape, dtype=truth.dtype, pixel_size_um=None)
+                zarr_images.write_region(group, "labels/label/0", Region.whole(shape), truth)
+            record = {"domain": None, "split": None, "group": None, "pixel_size_um": None} | fields
+            records.append(
+                ImageRecord(
+                    image_id=image_id,
+                    uri=f"images/{image_id}.zarr",
+                    axes="cyx",
+                    shape=pixels.shape,
+                    dtype=str(pixels.dtype),
+                    channels=channels,
+                    labels=("label",) if truth is not None else (),
+                    statistics=image_statistics(pixels),
+                    source_file=f"{image_id}.tif",
+                    sha256=f"{hash(pixels.tobytes()):x}",
+                    **record,
+                )
+            )
+        write_manifest(uri, records)
+        return open_collection(uri)
+
+    return make
+
+
+@pytest.fixture
+def make_model(tmp_path):
+    """Writes a model run: a small U-Net with random weights whose foreground is about half of random images."""
+    from raydom.config import ModelSpec, UNetConfig
+    from raydom.networks.build import build_network
+    from raydom.storage.model_run import write_model_run
+
+    def make(name="model", in_channels=1, depth=2, **fields):
+        unet = UNetConfig(in_channels=in_channels, base_channels=4, depth=depth)
+        network = build_network("unet", unet, seed=3).eval()
+        with torch.no_grad():
+            probe = network(torch.rand(1, in_channels, 64, 64, generator=torch.Generator().manual_seed(0)))
+            last = list(network.parameters())[-1]
+            last -= probe.median()
+        spec = {
+            "network": "unet",
+            "unet": unet,
+            "channels": tuple(f"c{n}" for n in range(in_channels)),
+            "low": 0.0,
+            "high": 1.0,
+            "pixel_size_um": None,
+            "total_stride": network.total_stride,
+            "receptive_field_px": network.receptive_field_px,
+            "num_classes": 2,
+        } | fields
+        weights = {key: value.numpy() for key, value in network.state_dict().items()}
+        write_model_run(str(tmp_path / name), ModelSpec(**spec), weights, {})
+        return str(tmp_path / name)
+
+    return make

@@ -1,0 +1,195 @@
+"""How much of the lost quality each style method brings back on real image pairs.
+
+For each pair, seed and direction: a U-Net trained on the source, the comparison of style methods on held-out target
+images, and a U-Net trained on other target images (the ceiling). Images for training, style and scoring are disjoint.
+
+    RAYDOM_DATA=... RAYDOM_WEIGHTS=.../squeezenet1_1-imagenet-fp16.safetensors \
+        uv run python benchmarks/adaptation.py --out benchmarks/results --pairs drive-chase isbi-vnc --seeds 0 1 2
+
+Rows are appended to OUT/adaptation.parquet; rows that are there already are skipped, so a table grows over several
+runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydom.cluster.commands import ingest
+from raydom.cluster.compare import compare
+from raydom.cluster.session import ray_session
+from raydom.cluster.train import train_supervised
+from raydom.config import (
+    CompareConfig,
+    ImageFilter,
+    IngestConfig,
+    NstConfig,
+    RunConfig,
+    SupervisedConfig,
+    TrainConfig,
+)
+from raydom.report.tables import show_table
+
+RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=2)
+TRAIN = {"batch_size": 8, "crop_px": 128, "learning_rate": 2e-3, "validate_every": 100}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A labelled set of images, cut into training, style and scoring images by file stem."""
+
+    images: str
+    labels: str
+    train: tuple[str, ...]
+    """As a source, or for the ceiling as a target."""
+    style: str
+    """File of the style image, as a source; used for nothing else."""
+    score: tuple[str, ...]
+    """Scored, as a target; never trained on."""
+    pixel_size_um: float
+    """The retina's are relative: CHASE has DRIVE's vessel width when shrunk by 0.58."""
+    invert: bool = False
+    mask: str | None = None
+    suffix: str = ""
+
+
+def _stems(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"{number:02d}" for number in numbers)
+
+
+DOMAINS = {
+    "drive": Domain(
+        "retina_drive/images", "retina_drive/labels", _stems(*range(21, 29)), "retina_drive/images/29.tif",
+        _stems(30, 31, 32), 1.0, mask="retina_drive/fov_masks",
+    ),
+    "chase": Domain(
+        "retina_chase_db1/images", "retina_chase_db1/labels",
+        ("01L", "01R", "02L", "02R", "03L", "03R"), "retina_chase_db1/images/04L.jpg",
+        ("05L", "05R", "06L", "06R", "07L", "07R"), 0.58,
+    ),
+    "isbi": Domain(
+        "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(0, 12)), "isbi2012_em/images/13.png",
+        _stems(*range(15, 20)), 0.004, invert=True,
+    ),
+    "vnc": Domain(
+        "vnc_sstem/images", "vnc_sstem/labels_membrane", _stems(*range(0, 5)), "vnc_sstem/images/05.tif",
+        _stems(7, 8, 9), 0.0046,
+    ),
+}  # fmt: skip
+PAIRS = {
+    "drive-chase": ("drive", "chase"),
+    "chase-drive": ("chase", "drive"),
+    "isbi-vnc": ("isbi", "vnc"),
+    "vnc-isbi": ("vnc", "isbi"),
+}
+
+
+def collection_of(name: str, part: str, data: Path, out: Path) -> str:
+    """Ingest a part (train or score) of a domain; nothing is done again when it is there."""
+    domain = DOMAINS[name]
+    stems = domain.train if part == "train" else domain.score
+    folder = data / domain.images
+    files = sorted(str(path) for path in folder.iterdir() if path.stem in stems)
+    assert len(files) == len(stems), (name, part, files)
+    labels = [str(data / domain.labels)]
+    if domain.mask:
+        labels.append(f"fov={data / domain.mask}")
+    target = str(out / "collections" / f"{name}-{part}")
+    code = ingest(
+        IngestConfig(
+            source=tuple(files),
+            out=target,
+            labels=tuple(labels),
+            invert_labels=domain.invert,
+            domain=name,
+            split=part,
+            pixel_size_um=domain.pixel_size_um,
+        )
+    )
+    assert code == 0
+    return target
+
+
+def model_of(name: str, seed: int, steps: int, data: Path, out: Path) -> str:
+    """A U-Net trained on the training images of a domain."""
+    run = str(out / "models" / f"{name}-s{seed}-{steps}")
+    train_supervised(
+        SupervisedConfig(
+            collection=collection_of(name, "train", data, out),
+            out=run,
+            base_channels=16,
+            depth=4,
+            train=TrainConfig(steps=steps, seed=seed, **TRAIN),
+            run=RUN,
+        )
+    )
+    return run
+
+
+def rows_of(
+    pair: str, seed: int, steps: int, nsts: dict[str, NstConfig], data: Path, out: Path
+) -> list[dict[str, Any]]:
+    """The rows of one pair and seed: source model with every method, ceiling unadapted."""
+    source, target = PAIRS[pair]
+    scored = collection_of(target, "score", data, out)
+    style = str(data / DOMAINS[source].style)
+    mask = "fov" if DOMAINS[target].mask else None
+    common = {
+        "source": collection_of(source, "train", data, out),
+        "target": scored,
+        "mask": mask,
+        "images": ImageFilter(),
+        "run": RUN,
+    }
+    rows = []
+
+    def table(folder: str, **options: Any) -> list[dict[str, Any]]:
+        where = out / "comparisons" / f"{pair}-s{seed}-{steps}" / folder
+        compare(CompareConfig(out=str(where), **common, **options))
+        return pq.read_table(where / "comparison.parquet").to_pylist()
+
+    model = model_of(source, seed, steps, data, out)
+    rows += table("methods", model=(model,), style=style, methods=("none", "meanstd", "histogram", "reinhard"))
+    for label, nst in nsts.items():
+        found = table(label, model=(model,), style=style, methods=("nst",), nst=nst)
+        rows += [row | {"method": label} for row in found if row["method"] == "nst"]
+    ceiling = table("ceiling", model=(model_of(target, seed, steps, data, out),), methods=("none",))
+    rows += [row | {"method": "trained on the target"} for row in ceiling]
+    return [{"pair": pair, "seed": seed, "steps": steps} | row for row in rows]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=list(PAIRS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=600)
+    options = parser.parse_args()
+    data, weights = Path(os.environ["RAYDOM_DATA"]), os.environ["RAYDOM_WEIGHTS"]
+    nsts = {
+        "nst": NstConfig(features="squeezenet1_1", weights=weights),
+        "nst from content": NstConfig(features="squeezenet1_1", weights=weights, init="content"),
+    }
+    path = options.out / "adaptation.parquet"
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
+    with ray_session(RUN):
+        for seed in options.seeds:
+            for pair in options.pairs:
+                if any((row["pair"], row["seed"], row["steps"]) == (pair, seed, options.steps) for row in rows):
+                    continue
+                rows += rows_of(pair, seed, options.steps, nsts, data, options.out)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(pa.Table.from_pylist(rows), path)
+    show_table(pa.Table.from_pylist(rows).drop_columns(["note", "model"]), digits=3)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""raydom ingest as a job: ``python jobs/ingest.py --config jobs/ingest.yaml``, here or through ``ray job submit``."""
+
+import sys
+
+from raydom.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["ingest", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""raydom train as a job: ``python jobs/train.py supervised --config jobs/train.yaml``, or through ``ray job submit``."""
+
+import sys
+
+from raydom.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

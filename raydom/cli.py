@@ -1,0 +1,201 @@
+"""The command line: ``raydom COMMAND ...``. Each command is a configuration class and a function.
+
+Only the parser of the command that was asked for is built, and only its function is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import shlex
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydom import config as configs
+from raydom.config import from_dict
+from raydom.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the command line."""
+
+    config: type
+    function: str
+    """package.module:function, called with the configuration; returns the exit code."""
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(configs.DemoConfig, "raydom.demo:demo", "run the main job on two small synthetic domains"),
+    "ingest": Command(configs.IngestConfig, "raydom.cluster.commands:ingest", "read image files into a collection"),
+    "info": Command(configs.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
+    "train supervised": Command(
+        configs.SupervisedConfig, "raydom.cluster.commands:train_supervised", "train a segmentation model"
+    ),
+    "stylize": Command(configs.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"),
+    "segment": Command(
+        configs.SegmentConfig, "raydom.cluster.commands:segment", "segment a collection, stylised or not"
+    ),
+    "evaluate": Command(configs.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
+    "compare": Command(
+        configs.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
+    ),
+}
+
+INLINE = ("BlockConfig", "RunConfig", "StyleConfig", "TrainConfig", "ImageFilter")
+"""Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``raydom`` with these arguments; returns the exit code: 0 done, 1 something failed, 2 refused."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return run_command(name, arguments[words:])
+    known = sorted(name for name in COMMANDS if name.split()[0] == arguments[0]) or list(COMMANDS)
+    if len(arguments) > 1 and arguments[1] in ("-h", "--help") and known != list(COMMANDS):
+        print("\n".join(f"raydom {name}: {COMMANDS[name].summary}" for name in known))
+        return 0
+    print(f"raydom: there is no command {' '.join(arguments[:2])!r}; there is: {', '.join(known)}.", file=sys.stderr)
+    return 2
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Parse the arguments of one command and call it; used by the pages in ``jobs/`` as well."""
+    command = COMMANDS[name]
+    logging.basicConfig(level=logging.WARNING, format="raydom: %(levelname)s: %(message)s")
+    try:
+        config = parse(name, arguments)
+        module, function = command.function.split(":")
+        code: int = getattr(importlib.import_module(module), function)(config)
+    except (ConfigError, DataError, FileNotFoundError, PermissionError) as error:
+        print(f"raydom {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nraydom {name}: interrupted. The same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    if code == 1:
+        shown = shlex.join(["raydom", *name.split(), *(a for a in arguments if a != "--retry-failed")])
+        if any(f.name == "run" for f in dataclasses.fields(command.config)) and not name.startswith("train"):
+            print(f"To try only the failed ones again:\n  {shown} --retry-failed", file=sys.stderr)
+    return code
+
+
+def parse(name: str, arguments: Sequence[str]) -> Any:
+    """The configuration that the arguments of a command (and the YAML file that they may name) describe."""
+    from jsonargparse import ArgumentParser
+
+    command = COMMANDS[name]
+    parser = ArgumentParser(prog=f"raydom {name}", description=_doc(command.config))
+    parser.add_argument("--config", action="config", help="YAML file with options of this command, by their long names")
+    options = list(_options(command.config))
+    for option in options:
+        parser.add_argument(*option.flags, **option.arguments)
+    namespace = parser.parse_args(list(arguments))
+    values: dict[str, Any] = {}
+    for option in options:
+        value = _lookup(namespace, option.dest)
+        if value is None and option.optional:
+            continue
+        place = values
+        for step in option.path[:-1]:
+            place = place.setdefault(step, {})
+        place[option.path[-1]] = value.split(",") if option.comma and isinstance(value, str) else value
+    return from_dict(command.config, values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One field of a configuration as an option of the command line."""
+
+    path: tuple[str, ...]
+    flags: tuple[str, ...]
+    dest: str
+    arguments: dict[str, Any]
+    optional: bool
+    comma: bool
+
+
+def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[_Option]:
+    hints, help_of = typing.get_type_hints(cls), _field_docs(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            inner = "" if typing.cast("type", hint).__name__ in INLINE else f"{field.name}."
+            yield from _options(typing.cast("type", hint), (*path, field.name), prefix + inner)
+            continue
+        flag = field.metadata.get("flag", "--" + prefix + field.name.replace("_", "-"))
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = None if field.default is dataclasses.MISSING else field.default
+        arguments: dict[str, Any] = {"help": help_of.get(field.name, "")}
+        comma = bool(field.metadata.get("comma"))
+        if hint is bool:
+            arguments |= {"action": "store_true"}
+        elif comma:
+            arguments |= {"type": typing.Union[str, list[str]], "default": ",".join(default or ())}  # noqa: UP007
+        elif typing.get_origin(hint) is tuple:
+            item = typing.get_args(hint)[0]
+            if field.metadata.get("repeat"):
+                arguments |= {"action": "append", "type": item, "required": required}
+            elif field.metadata.get("positional"):
+                arguments |= {"nargs": "+", "type": item}
+            else:
+                arguments |= {"nargs": "*", "type": item, "default": list(default or ())}
+        else:
+            arguments |= {"type": _plain(hint)}
+            if not field.metadata.get("positional"):
+                arguments |= {"required": True} if required else {"default": default}
+        if field.metadata.get("positional"):
+            flag = prefix + field.name
+        dest = flag.lstrip("-").replace("-", "_")
+        yield _Option((*path, field.name), (flag,), dest, arguments, not required, comma)
+
+
+def _plain(hint: Any) -> Any:
+    """``int | None`` as the ``Optional[int]`` that the parser shows more briefly."""
+    return typing.Optional[typing.get_args(hint)[0]] if isinstance(hint, types.UnionType) else hint  # noqa: UP045
+
+
+def _lookup(namespace: Any, dest: str) -> Any:
+    for step in dest.split("."):
+        namespace = namespace.get(step) if isinstance(namespace, Mapping) else getattr(namespace, step, None)
+    return namespace
+
+
+def _doc(cls: type) -> str:
+    return (cls.__doc__ or "").split("\n\n")[0]
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The docstring below each field of a class."""
+    from docstring_parser import parse_from_object
+
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parse_from_object(cls).params}
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "raydom: domain adaptation of microscopy image collections on Ray",
+            "",
+            "usage: raydom COMMAND [OPTIONS]        raydom COMMAND --help tells the options",
+            "",
+            *lines,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Block jobs on Ray Data: the cluster twin of ``inference/runner.py``.
+
+A task travels as one short line of text; its pixels are read and written by the actor that computes it, on threads
+beside the computation, so they never pass through the object store. Receipts are written by the actor, right after the
+pixels: what the driver sees is progress only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from raydom.cluster.session import ray_session
+from raydom.config import RunConfig
+from raydom.inference.job import BlockJob
+from raydom.inference.predictor import Predictor
+from raydom.inference.progress import ProgressReport
+from raydom.inference.runner import JobReport, device_of, execute_serially, run_jobs
+from raydom.inference.worker import BlockWorker, Task
+
+MAX_TASKS_PER_BATCH = 16
+"""Tasks that an actor takes at a time, and so the most that are repeated when it dies."""
+
+
+def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig) -> list[JobReport]:
+    """Run jobs on Ray, or in this process when ``run.serial``."""
+    if run.serial:
+        return run_jobs(jobs, run, execute_serially)
+    with ray_session(run):
+        return run_jobs(jobs, run, execute_on_ray)
+
+
+class BlockActor:
+    """One worker of the pool: opens models and styles once, then processes batches of tasks."""
+
+    def __init__(self, jobs: Sequence[BlockJob], run: RunConfig, run_id: str) -> None:
+        import torch
+
+        torch.set_num_threads(max(1, int(run.cpus_per_worker)))
+        device = device_of(run)
+        self._worker = BlockWorker(
+            lambda number: Predictor(jobs[number], device),
+            [job.folder for job in jobs],
+            run_id=run_id,
+            node=ray.get_runtime_context().get_node_id(),
+            node_is_alive=_node_is_alive,
+        )
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        receipts = self._worker.process([Task.from_json(text) for text in batch["task"]])
+        return {
+            "block_id": np.array([receipt.block_id for receipt in receipts]),
+            "failed": np.array([receipt.status != "ok" for receipt in receipts]),
+        }
+
+
+def execute_on_ray(
+    tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport
+) -> None:
+    """Do tasks on a pool of actors.
+
+    Actors and tasks are retried by Ray without end, which is safe because a task that kills its worker is quarantined
+    by its strikes.
+    """
+    _set_data_context()
+    workers = min(len(tasks), _num_workers(run))
+    batch = max(1, min(MAX_TASKS_PER_BATCH, math.ceil(len(tasks) / (4 * workers))))
+    items: list[dict[str, Any]] = [{"task": task.to_json()} for task in tasks]
+    done = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch)).map_batches(
+        BlockActor,
+        fn_constructor_args=(list(jobs), run, run_id),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+        num_cpus=run.cpus_per_worker,
+        num_gpus=run.gpus_per_worker or None,
+    )
+    for rows in done.iter_batches(batch_size=None, prefetch_batches=0):
+        progress.update(len(rows["failed"]), int(rows["failed"].sum()))
+
+
+def _num_workers(run: RunConfig) -> int:
+    """As many workers as were asked for, else as many as the cluster has room for now."""
+    if run.workers is not None:
+        return run.workers
+    room = ray.cluster_resources()
+    count = room.get("CPU", 1.0) / run.cpus_per_worker
+    if run.gpus_per_worker:
+        count = min(count, room.get("GPU", 0.0) / run.gpus_per_worker)
+    return max(1, int(count))
+
+
+def _node_is_alive(node: str) -> bool:
+    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
+
+
+def _set_data_context() -> None:
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = 0
+    context.execution_no_progress_timeout_s = -1  # a GPU may take long to come, and a block long to compute
+    context.actor_init_retry_on_errors = True
+    context.actor_init_max_retries = 3
+    context.max_consecutive_actor_init_deaths = 5
+    context.retried_map_errors = False
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,134 @@
+"""What each command of the command line does; returns its exit code: 0, or 1 when a part of the work failed."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from raydom import config as configs
+from raydom.cluster.blocks import run_block_jobs
+from raydom.inference.job import BlockJob
+from raydom.inference.runner import JobReport
+from raydom.storage import files
+
+FAILURES_SHOWN = 20
+
+
+def ingest(config: configs.IngestConfig) -> int:
+    """Read image files into a collection."""
+    from raydom.storage.ingest import ingest as run
+
+    report = run(config)
+    console = Console(highlight=False)
+    console.print(
+        f"{config.out}: {len(report.ingested)} images ingested, {len(report.skipped)} already there, "
+        f"{len(report.refused)} refused."
+    )
+    for refusal in report.refused[:FAILURES_SHOWN]:
+        console.print(f"  refused {refusal.source_file}: {refusal.error}", markup=False)
+    if report.refused:
+        console.print(f"All refused files and reasons: {files.join(config.out, 'ingest-errors.parquet')}", markup=False)
+    return 1 if report.refused else 0
+
+
+def info(config: configs.InfoConfig) -> int:
+    """Tell what a collection holds."""
+    from raydom.report.tables import show_facts
+    from raydom.storage.collection import open_collection
+    from raydom.storage.summary import describe
+
+    facts = describe(open_collection(config.collection))
+    if config.json:
+        Console().print_json(json.dumps(facts))
+    else:
+        show_facts(facts)
+    return 0
+
+
+def train_supervised(config: configs.SupervisedConfig) -> int:
+    """Train a segmentation model."""
+    from raydom.cluster.train import train_supervised as run
+
+    run(config)
+    return 0
+
+
+def stylize(config: configs.StylizeConfig) -> int:
+    """Make the images of a collection look like a style image."""
+    job = BlockJob(
+        name=f"stylize {config.style.method}",
+        collection=config.collection,
+        out=config.out,
+        style=config.style,
+        blocks=config.blocks,
+        images=config.images,
+    )
+    return tell(run_block_jobs([job], config.run))
+
+
+def segment(config: configs.SegmentConfig) -> int:
+    """Segment a collection, stylised or not."""
+    job = BlockJob(
+        name="segment" if config.style.method == "none" else f"segment after {config.style.method}",
+        collection=config.collection,
+        out=config.out,
+        style=config.style,
+        model=config.model,
+        pixel_size_um=config.pixel_size_um,
+        scale=config.scale,
+        threshold=config.threshold,
+        blocks=config.blocks,
+        images=config.images,
+    )
+    return tell(run_block_jobs([job], config.run))
+
+
+def evaluate(config: configs.EvaluateConfig) -> int:
+    """Score labels against the truth."""
+    from raydom.report.tables import show_table
+    from raydom.storage.collection import open_collection
+    from raydom.storage.tables import write_table
+    from raydom.training.scoring import evaluate as score
+
+    table = score(
+        open_collection(config.prediction),
+        open_collection(config.truth),
+        label=config.label,
+        mask=config.mask,
+        by=config.by,
+    )
+    out = config.out or files.join(config.prediction, "evaluation.parquet")
+    write_table(out, table)
+    show_table(table)
+    Console(highlight=False).print(f"Written to {out}", markup=False)
+    return 0
+
+
+def compare(config: configs.CompareConfig) -> int:
+    """Score models x style methods on a target."""
+    from raydom.cluster.compare import compare as run
+
+    return tell(run(config))
+
+
+def tell(reports: list[JobReport]) -> int:
+    """Print what block jobs did and what failed; returns the exit code."""
+    console = Console(highlight=False)
+    for report in reports:
+        console.print(
+            f"{report.job.out}: {report.num_images_done} of {report.num_images} images done "
+            f"({report.num_blocks} blocks, {report.seconds_per_image:.2f} s per image).",
+            markup=False,
+        )
+        for receipt in report.failed[:FAILURES_SHOWN]:
+            console.print(
+                f"  {receipt.status} after {receipt.attempts} attempts: {receipt.block_id}: {receipt.error}",
+                markup=False,
+            )
+        if report.failed:
+            console.print(
+                f"{report.job.out}: {len(report.failed)} failed; all are told in {report.job.folder.uri}/receipts.",
+                markup=False,
+            )
+    return 0 if all(report.ok for report in reports) else 1

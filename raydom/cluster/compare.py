@@ -1,0 +1,157 @@
+"""The comparison of models x style methods on a labelled target: the table of García-Domínguez et al. (paper 000)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydom.cluster.blocks import run_block_jobs
+from raydom.config import CompareConfig, NstConfig, StyleConfig
+from raydom.errors import ConfigError
+from raydom.inference.job import BlockJob, check_job
+from raydom.inference.predictor import Predictor
+from raydom.inference.runner import JobReport, device_of
+from raydom.report.pictures import Cell, Panel, grid
+from raydom.report.tables import show_table
+from raydom.storage import files
+from raydom.storage.collection import Collection, open_collection
+from raydom.storage.tables import write_table
+from raydom.training.scoring import evaluate
+from raydom.types import Region
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("model", "method", "f1", "iou", "dice", "precision", "recall", "seconds_per_image", "note")
+PICTURED_IMAGES = 3
+PICTURED_PX = 512
+"""The picture shows at most so much of an image, from its centre."""
+
+
+def compare(config: CompareConfig) -> list[JobReport]:
+    """Segment the target with each model after each method, score, and leave a table and a picture.
+
+    Writes ``comparison.parquet`` (a row for each model and method), ``comparison.png`` and a collection of predictions
+    for each pair into ``config.out``. The unadapted row (method none) is always there.
+    """
+    style = config.style or _drawn_style(config)
+    methods = ("none", *(method for method in config.methods if method != "none"))
+    jobs, notes = [], {}
+    for model in config.model:
+        for method in methods:
+            job = _job(config, model, method, style)
+            try:
+                check_job(job)
+            except ConfigError as error:
+                if not config.skip_unavailable or method == "none":
+                    raise
+                logger.warning("%s is left out of the comparison: %s", method, error)
+                notes[model, method] = str(error)
+                continue
+            jobs.append(job)
+    reports = run_block_jobs(jobs, config.run)
+    by_out = {report.job.out: report for report in reports}
+    truth = open_collection(config.target)
+    rows: list[dict[str, Any]] = []
+    for model in config.model:
+        for method in methods:
+            row: dict[str, Any] = {"model": model_name(model, config.model), "method": method}
+            job = _job(config, model, method, style)
+            report = by_out.get(job.out)
+            if report is None:
+                row["note"] = notes[model, method]
+            elif not report.num_images_done:
+                row["note"] = f"no image was segmented; see {job.folder.uri}"
+            else:
+                scores = evaluate(open_collection(job.out), truth, label=config.label, mask=config.mask).to_pylist()
+                pooled = next(line for line in scores if line["scope"] == "pooled")
+                row |= {name: pooled[name] for name in ("f1", "iou", "dice", "precision", "recall")}
+                row["seconds_per_image"] = report.seconds_per_image
+                if not report.ok:
+                    row["note"] = f"{report.num_images - report.num_images_done} images failed"
+            rows.append(row)
+    table = pa.table({name: [row.get(name) for row in rows] for name in COLUMNS}, schema=_schema())
+    write_table(files.join(config.out, "comparison.parquet"), table)
+    show_table(table, title=f"{config.target}, style {style}")
+    picture(config, [report for report in reports if report.num_images_done], truth)
+    return reports
+
+
+def picture(config: CompareConfig, reports: Sequence[JobReport], truth: Collection) -> None:
+    """A grid of the first images: the target, its truth, and for each report the image that the network saw, with hits,
+    misses and false alarms."""
+    shown = [
+        image
+        for image in truth
+        if config.label in image.record.labels
+        and all(image.image_id in open_collection(report.job.out) for report in reports)
+    ][:PICTURED_IMAGES]
+    if not reports or not shown:
+        return
+    rows: list[list[Cell]] = []
+    predictors = [Predictor(report.job, device_of(config.run)) for report in reports]
+    for image in shown:
+        region = _centre(image.spatial_shape)
+        target = image.numpy(region)
+        labels = image.labels(config.label).numpy(region) > 0
+        row: list[Cell] = [target, Panel(image=target, labels=labels)]
+        for report, predictor in zip(reports, predictors, strict=True):
+            prediction = open_collection(report.job.out)[image.image_id]
+            name = prediction.record.labels[0]
+            found = prediction.labels(name).numpy(region) > 0
+            seen = predictor.stylised(predictor.images[image.image_id], region)
+            row.append(Panel(image=seen, labels=found, truth=labels))
+        rows.append(row)
+    titles = ["target", "truth"] + [
+        report.job.style.method
+        if len(config.model) == 1
+        else f"{model_name(str(report.job.model), config.model)}, {report.job.style.method}"
+        for report in reports
+    ]
+    grid(rows, [image.image_id for image in shown], titles, files.join(config.out, "comparison.png"))
+
+
+def model_name(model: str, models: Sequence[str]) -> str:
+    """The last part of a run's path, or the whole path where two runs end alike."""
+    short = model.rstrip("/").rsplit("/", 1)[-1]
+    alike = sum(other.rstrip("/").rsplit("/", 1)[-1] == short for other in models)
+    return short if alike == 1 else model
+
+
+def _job(config: CompareConfig, model: str, method: str, style: str) -> BlockJob:
+    name = f"{model_name(model, config.model)}-{method}".replace("/", "_").replace(":", "_")
+    return BlockJob(
+        name=f"{method} x {model_name(model, config.model)}",
+        collection=config.target,
+        out=files.join(config.out, "predictions", name),
+        style=StyleConfig(
+            method=method,
+            style=None if method == "none" else style,
+            nst=config.nst if method == "nst" else NstConfig(),
+        ),
+        model=model,
+        pixel_size_um=config.pixel_size_um,
+        scale=config.scale,
+        blocks=config.blocks,
+        images=config.images,
+    )
+
+
+def _drawn_style(config: CompareConfig) -> str:
+    """An image of the source collection, drawn by the seed; the paper takes one at random as well."""
+    source = open_collection(config.source)
+    draw = int(np.random.default_rng(config.seed).integers(len(source)))
+    return str(list(source)[draw].uri)
+
+
+def _centre(shape: tuple[int, ...]) -> Region:
+    start = tuple(max(0, (size - PICTURED_PX) // 2) for size in shape)
+    return Region(start, tuple(min(size, s + PICTURED_PX) for s, size in zip(start, shape, strict=True)))
+
+
+def _schema() -> pa.Schema:
+    kinds = {"model": pa.string(), "method": pa.string(), "note": pa.string()}
+    return pa.schema([(name, kinds.get(name, pa.float64())) for name in COLUMNS])

@@ -1,0 +1,69 @@
+"""Joins a Ray cluster, or starts an embedded Ray for the time of a command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Ray would otherwise start each worker through `uv run` when the driver was: slow, and another environment.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+
+import ray
+
+from raydom.config import RunConfig
+from raydom.errors import ConfigError
+
+EMBEDDED_STORE_BYTES = 512 * 2**20
+"""Object store of an embedded Ray: pixels never travel through it."""
+
+
+@contextmanager
+def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | None = None) -> Iterator[None]:
+    """A Ray to work on, for the time of a ``with`` block.
+
+    A Ray that this process already uses is used further. Else ``run.address`` or RAY_ADDRESS is joined. Else an
+    embedded Ray is started, and ended with the block.
+
+    Args:
+        run: Where to run.
+        num_cpus: CPUs that an embedded Ray offers. Default: those of the machine.
+        temp_dir: Folder for the sessions of an embedded Ray; keep its path short.
+
+    Raises:
+        ConfigError: When the cluster cannot be reached, or no GPU is there and one is asked for.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    address = run.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=EMBEDDED_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=temp_dir,
+            )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address!r}: {error} Check --address and RAY_ADDRESS, or leave both out to "
+            "run on this machine."
+        ) from error
+    try:
+        if run.gpus_per_worker > 0 and not address and not ray.cluster_resources().get("GPU"):
+            raise ConfigError(
+                f"--gpus-per-worker {run.gpus_per_worker:g} was asked for and this machine has no GPU that Ray can "
+                "see. Leave the option out to compute on CPUs, or join a cluster with --address."
+            )
+        yield
+    finally:
+        ray.shutdown()

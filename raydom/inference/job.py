@@ -1,0 +1,211 @@
+"""What a block job is, and its plan: everything that can be refused is refused here, before the first block."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from raydom.algorithms.styles import StyleInput, get_method
+from raydom.config import BlockConfig, ImageFilter, ModelSpec, StyleConfig, fingerprint, to_dict
+from raydom.errors import ConfigError
+from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
+from raydom.images.resample import grid_size
+from raydom.images.tiles import cut_blocks
+from raydom.inference.worker import Task
+from raydom.storage import files
+from raydom.storage.collection import Collection, Image, open_collection
+from raydom.storage.model_run import open_model_run
+from raydom.storage.readers import read_image
+from raydom.storage.receipts import RunFolder
+from raydom.types import PERCENTILE_LEVELS, Block, ImageRecord, ImageStatistics, Region
+
+BLOCK_VERSION = 1
+"""Raised when the pixels that a block writes change for a reason that no other version number tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockJob:
+    """What is done to each block of a collection: resample, normalise, stylise, segment, label.
+
+    With a model the output holds probabilities and labels; without one, the stylised pixels.
+    """
+
+    name: str
+    """Shown in the progress."""
+    collection: str
+    out: str
+    style: StyleConfig = field(default_factory=StyleConfig)
+    model: str | None = None
+    pixel_size_um: float | None = None
+    """Pixel size of the images, instead of the one they state."""
+    scale: float | None = None
+    """Resampling factor before the network, instead of the one that the pixel sizes give."""
+    threshold: float | None = None
+    """Foreground probability from which a pixel is labelled, instead of the model's."""
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    images: ImageFilter = field(default_factory=ImageFilter)
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.out)
+
+    def chosen_images(self) -> Collection:
+        """The images of the collection that this job is for."""
+        wanted = self.images
+        collection = open_collection(self.collection)
+        chosen = collection.filter(domain=wanted.domain, split=wanted.split, group=wanted.group)
+        if not len(chosen):
+            raise ConfigError(f"{self.collection}: no image is chosen. See raydom info {self.collection}.")
+        return chosen
+
+    def scale_of(self, record: ImageRecord, spec: ModelSpec | None) -> float:
+        """By what factor an image is resampled for the network.
+
+        Raises:
+            ConfigError: When the model knows its pixel size and that of the image cannot be told.
+        """
+        if self.scale is not None:
+            return self.scale
+        if spec is None or spec.pixel_size_um is None:
+            return 1.0
+        pixel_size_um = self.pixel_size_um if self.pixel_size_um is not None else record.pixel_size_um
+        if pixel_size_um is None:
+            raise ConfigError(
+                f"{record.image_id}: the model was trained at {spec.pixel_size_um} um/px, and this image does not "
+                "state its pixel size. Give it with --pixel-size UM, or the resampling factor with --scale F "
+                "(--scale 1 for none)."
+            )
+        return pixel_size_um / spec.pixel_size_um
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """The settings and the tasks of a job, in their stages."""
+
+    job: BlockJob
+    settings: dict[str, Any]
+    overviews: list[Task]
+    blocks: list[Task]
+    finishes: list[Task]
+
+    @property
+    def num_images(self) -> int:
+        return len({task.block.image_id for task in self.blocks})
+
+
+def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
+    """Check a job and cut its images into tasks.
+
+    An image of one block is overviewed, written and finished within that block; larger ones have an overview before
+    their blocks (for methods that need one) and are finished after them.
+
+    Raises:
+        ConfigError: For what cannot be done, before anything is computed.
+        DataError: For a model or collection that is not complete.
+    """
+    check_job(job)
+    images = job.chosen_images()
+    run = open_model_run(job.model) if job.model is not None else None
+    method = get_method(job.style.method)
+    style_hash = hashlib.sha256(files.read_bytes(job.style.style)).hexdigest() if job.style.style else None
+    settings = {
+        "collection": job.collection,
+        "style": to_dict(job.style) | {"style": style_hash, "version": method.version},
+        "model": run.content_hash if run else None,
+        "pixel_size_um": job.pixel_size_um,
+        "scale": job.scale,
+        "threshold": job.threshold,
+        "blocks": to_dict(job.blocks),
+        "version": BLOCK_VERSION,
+    }
+    if job.style.method != "nst":  # options of a method that is not used change nothing
+        settings["style"].pop("nst")
+    recipe = fingerprint({name: value for name, value in settings.items() if name != "collection"})
+    plan = JobPlan(job, settings, [], [], [])
+    for image in images:
+        record = image.record
+        size = job.blocks.block_size
+        content = fingerprint(recipe, record.sha256, to_dict(record.statistics), list(record.shape))
+        whole = Block(record.image_id, Region.whole(record.spatial_shape))
+        cut = cut_blocks(record.image_id, record.spatial_shape, size)
+        plan.blocks.extend(Task(number, "block", block, content) for block in cut)
+        if len(cut) > 1:
+            plan.finishes.append(Task(number, "finish", whole, content))
+            if not method.pointwise:
+                plan.overviews.append(Task(number, "overview", whole, content))
+    return plan
+
+
+def model_shape(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:
+    """Spatial shape of the grid that the network sees, px."""
+    return tuple(grid_size(size, scale) for size in shape)
+
+
+def output_uri(job: BlockJob, image_id: str) -> str:
+    return files.join(job.out, "images", f"{image_id}.zarr")
+
+
+NO_STYLE = StyleInput(
+    torch.zeros(1, 1, 1, 1), ImageStatistics((0.0,), (0.0,), (0.0,), (0.0,), ((0.0,) * len(PERCENTILE_LEVELS),))
+)
+"""What method none is prepared with."""
+
+
+def style_input(uri: str, device: str = "cpu") -> StyleInput:
+    """A style image as the methods take it: fractions of its legal range and its own statistics."""
+    picture = read_image(uri)
+    raw = image_statistics(picture.pixels)
+    pixels = torch.from_numpy(to_fraction(picture.pixels, raw))[None].to(device)
+    return StyleInput(pixels, fraction_statistics(raw, picture.pixels.dtype))
+
+
+def check_job(job: BlockJob) -> None:
+    """Refuse a job that cannot be done, before anything is computed.
+
+    Raises:
+        ConfigError: For images, model, style and options that do not fit each other, and for feature weights that
+            cannot be had.
+        DataError: For a model or collection that is not complete.
+    """
+    for option in ("pixel_size_um", "scale", "threshold"):
+        value = getattr(job, option)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{option} must be > 0; got {value}.")
+    images = job.chosen_images()
+    spec = None
+    if job.model is not None:
+        spec = open_model_run(job.model).spec
+        _check_model(job, spec, images)
+    for image in images:
+        job.scale_of(image.record, spec)
+    style = NO_STYLE
+    if job.style.style is not None:
+        style = style_input(job.style.style)
+        channels = {image.num_channels for image in images}
+        if channels != {style.pixels.shape[1]}:
+            raise ConfigError(
+                f"{job.style.style}: the style image has {style.pixels.shape[1]} channels, the images of "
+                f"{job.collection} have {', '.join(str(n) for n in sorted(channels))}. Choose a style image with as "
+                "many channels, or ingest the images so that they agree."
+            )
+    get_method(job.style.method).prepare(style, job.style)
+
+
+def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> None:
+    for image in images:
+        if image.num_channels != len(spec.channels):
+            raise ConfigError(
+                f"{image.image_id} has {image.num_channels} channels ({', '.join(image.record.channels)}), the model "
+                f"{job.model} takes {len(spec.channels)} ({', '.join(spec.channels)}). Choose a model trained on such "
+                "images, or ingest the images with those channels."
+            )
+    halo = job.blocks.halo
+    if halo is not None and halo < spec.receptive_field_px:
+        raise ConfigError(
+            f"--halo {halo} px is smaller than the network's receptive field of {spec.receptive_field_px} px: labels "
+            f"would change at the borders of blocks. Give at least {spec.receptive_field_px}, or leave it out."
+        )

@@ -1,0 +1,306 @@
+"""What a job does with a block: read, resample, stylise, segment, write.
+
+The pixel grids: *output* px are those of the stored image (labels come back on them); *model* px are those that the
+style method and the network see, after resampling by the job's scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
+from raydom.algorithms.trained import load_trained
+from raydom.config import to_dict
+from raydom.errors import DataError
+from raydom.images.intensity import fraction_statistics, from_fraction, stream_statistics, to_fraction
+from raydom.images.resample import grid_size, resample, source_region
+from raydom.images.tiles import read_region, reflected
+from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input
+from raydom.inference.worker import Task
+from raydom.storage import files, zarr_images
+from raydom.storage.collection import Image
+from raydom.types import ImageRecord, Region
+
+BAND_PX = 512
+"""Height of the bands in which an overview is read, px of the overview."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInput:
+    """What was read for a block, as fractions of the legal range, on the model's grid."""
+
+    pixels: np.ndarray
+    """float32 (c, h, w) of ``inner``."""
+    inner: Region
+    """The part of the image that was read, model px."""
+    rows: np.ndarray
+    columns: np.ndarray
+    """Which rows and columns of ``inner`` stand where in what the network sees: padding mirrors them."""
+    read: Region
+    """What the network sees, px of the padded model grid."""
+    core: Region
+    """What is wanted of it, model px."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOutput:
+    pixels: np.ndarray
+    """(c, h, w) of the write region: probabilities as uint8 0..255, or stylised pixels."""
+    labels: np.ndarray | None
+    fields: dict[str, Any]
+
+
+class Predictor:
+    """The processor of a block job; loads the model and the style once.
+
+    Args:
+        job: What to do.
+        device: Where to compute.
+    """
+
+    def __init__(self, job: BlockJob, device: str = "cpu") -> None:
+        self.job = job
+        self.images = job.chosen_images()
+        self.device = torch.device(device)
+        self.network, self.spec = (None, None) if job.model is None else load_trained(job.model)
+        if self.network is not None:
+            self.network = self.network.to(self.device)
+        self.method = get_method(job.style.method)
+        self._style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
+        self._prepared: dict[float, Apply] = {}
+        self._match = get_method("none" if job.style.style is None else "meanstd").prepare(self._style, job.style)
+        self._overview: tuple[str, np.ndarray] | None = None
+
+    def stylised(self, image: Image, region: Region) -> np.ndarray:
+        """What the network sees of a region, on the output's grid: (c, h, w) pixels of the image's dtype."""
+        shape, grid = image.spatial_shape, self._grid(image)
+        inner = source_region(region, grid, shape)
+        source = source_region(inner, shape, grid)
+        pixels = resample(to_fraction(image.numpy(source), image.statistics), source, inner, shape, grid)
+        styled = self._styled(image, pixels, inner)
+        styled = resample(styled, inner, region, grid, shape)
+        return from_fraction(styled, np.dtype(image.record.dtype), image.statistics)
+
+    # ---------------------------------------------------------------------------------------------- the processor
+
+    def read(self, task: Task) -> Any:
+        image = self.images[task.block.image_id]
+        if task.kind != "block":
+            return image
+        shape = image.spatial_shape
+        grid = self._grid(image)
+        core = source_region(task.block.write, grid, shape)
+        if self.spec is None:
+            read = core
+        else:
+            halo = self.job.blocks.halo if self.job.blocks.halo is not None else self.spec.receptive_field_px
+            read = read_region(core, halo, self.spec.total_stride, grid)
+        rows, columns = (reflected(read.start[axis], read.stop[axis], grid[axis]) for axis in (0, 1))
+        inner = Region((int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1))
+        source = source_region(inner, shape, grid)
+        fractions = to_fraction(image.numpy(source), image.statistics)
+        pixels = resample(fractions, source, inner, shape, grid)
+        return BlockInput(pixels, inner, rows - inner.start[0], columns - inner.start[1], read, core)
+
+    @torch.inference_mode(False)
+    def compute(self, task: Task, inputs: Any) -> Any:
+        if task.kind == "finish":
+            return inputs
+        if task.kind == "overview":
+            return self._make_overview(inputs)
+        image = self.images[task.block.image_id]
+        styled = self._styled(image, inputs.pixels, inputs.inner)
+        if self.network is None or self.spec is None:
+            if not np.isfinite(styled).all():
+                raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
+            pixels = from_fraction(styled, np.dtype(image.record.dtype), image.statistics)
+            return BlockOutput(pixels, None, {})
+        probability = self._probability(styled[:, inputs.rows][:, :, inputs.columns])
+        inside = (slice(None), *inputs.core.relative_to(inputs.read).slices)
+        probability = resample(
+            probability[inside], inputs.core, task.block.write, self._grid(image), image.spatial_shape
+        )
+        if not np.isfinite(probability).all():
+            raise DataError(f"{task.block.block_id}: the network's output is not finite.")
+        threshold = self.job.threshold if self.job.threshold is not None else self.spec.threshold
+        if len(probability) == 1:
+            labels = (probability[0] >= threshold).astype(np.uint8)
+            confidence = np.where(labels, probability[0], 1 - probability[0])
+        else:
+            labels = probability.argmax(axis=0).astype(np.uint8)
+            confidence = probability.max(axis=0)
+        fields = {"num_foreground_px": int((labels > 0).sum()), "mean_confidence": float(confidence.mean())}
+        return BlockOutput(np.rint(probability * 255).astype(np.uint8), labels, fields)
+
+    def write(self, task: Task, outputs: Any) -> dict[str, Any]:
+        if task.kind == "finish":
+            return {"record": self._finish(outputs)}
+        if task.kind == "overview":
+            sink = io.BytesIO()
+            np.save(sink, outputs)
+            files.write_bytes_atomic(self.job.folder.overview_uri(task.block.image_id), sink.getvalue())
+            return {"checksum": f"{zlib.crc32(sink.getvalue()):08x}"}
+        image = self.images[task.block.image_id]
+        alone = task.block.write == Region.whole(image.spatial_shape)
+        if alone:
+            self.create_output(image)
+        uri = output_uri(self.job, task.block.image_id)
+        zarr_images.write_region(uri, "0", task.block.write, outputs.pixels)
+        checksum = zlib.crc32(np.ascontiguousarray(outputs.pixels).tobytes())
+        if outputs.labels is not None and self.spec is not None:
+            zarr_images.write_region(uri, f"labels/{self.spec.label}/0", task.block.write, outputs.labels)
+            checksum = zlib.crc32(outputs.labels.tobytes(), checksum)
+        fields = outputs.fields | {"checksum": f"{checksum:08x}"}
+        return fields | {"record": self._finish(image)} if alone else fields
+
+    # -------------------------------------------------------------------------------------------------- the output
+
+    def create_output(self, image: Image) -> None:
+        """Make the empty output of an image; level 0 is cut into the shards that the blocks write."""
+        uri = output_uri(self.job, image.image_id)
+        channels = self._output_channels(image)
+        size = self.job.blocks.block_size
+        chunk = next(chunk for chunk in (256, 128, 64, 32, 16) if size % chunk == 0)
+        zarr_images.create_image(
+            uri,
+            name=image.image_id,
+            axes="cyx",
+            shape=(len(channels), *image.spatial_shape),
+            dtype="uint8" if self.spec else image.record.dtype,
+            pixel_size_um=image.pixel_size_um,
+            channels=channels,
+            shard_px=size,
+            chunk_px=chunk,
+            overwrite=True,
+        )
+        if self.spec is not None:
+            zarr_images.create_labels(
+                uri,
+                self.spec.label,
+                shape=image.spatial_shape,
+                dtype="uint8",
+                pixel_size_um=image.pixel_size_um,
+                shard_px=size,
+                chunk_px=chunk,
+            )
+
+    def _output_channels(self, image: Image) -> tuple[str, ...]:
+        if self.spec is None:
+            return image.record.channels
+        if self.spec.num_classes == 2:
+            return ("foreground probability",)
+        return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
+
+    def _finish(self, image: Image) -> str:
+        """Pyramid and statistics of a written image; returns its manifest row as JSON."""
+        uri = output_uri(self.job, image.image_id)
+        zarr_images.write_pyramid(uri, method="mean")
+        labels: tuple[str, ...] = ()
+        if self.spec is not None:
+            labels = (self.spec.label,)
+            zarr_images.write_pyramid(uri, f"labels/{self.spec.label}", method="nearest")
+        channels = self._output_channels(image)
+        pixels = zarr_images.open_array(uri, "0")
+        regions = list(zarr_images.shard_regions(pixels))
+        record = dataclasses.replace(
+            image.record,
+            uri=f"images/{image.image_id}.zarr",
+            axes="cyx",
+            shape=(len(channels), *image.spatial_shape),
+            dtype="uint8" if self.spec else image.record.dtype,
+            channels=channels,
+            labels=labels,
+            statistics=stream_statistics(lambda: (np.asarray(pixels[(..., *r.slices)]) for r in regions)),
+        )
+        return json.dumps(to_dict(record))
+
+    # ------------------------------------------------------------------------------------------------- computation
+
+    def _grid(self, image: Image) -> tuple[int, ...]:
+        return model_shape(image.spatial_shape, self.job.scale_of(image.record, self.spec))
+
+    def _apply(self, method: Apply, image: Image, pixels: np.ndarray) -> np.ndarray:
+        statistics = fraction_statistics(image.statistics, np.dtype(image.record.dtype))
+        content = StyleInput(torch.from_numpy(pixels)[None].to(self.device), statistics)
+        seed = hashlib.sha256(f"{self.job.style.nst.seed}:{image.image_id}".encode()).digest()[:7]
+        generator = torch.Generator().manual_seed(int.from_bytes(seed, "big"))
+        return method(content, generator)[0].float().cpu().numpy()
+
+    def _styled(self, image: Image, pixels: np.ndarray, inner: Region) -> np.ndarray:
+        """The stylised pixels of a region, from global statistics only: the same whatever the cut."""
+        if self.method.pointwise:
+            return self._apply(self._prepare(1.0), image, pixels)
+        grid = self._grid(image)
+        overview = self._overview_of(image)
+        small = overview.shape[1:]
+        source = source_region(inner, small, grid)
+        styled = resample(overview[(slice(None), *source.slices)], source, inner, small, grid)
+        # A smaller overview has no fine detail; it holds what the style changes in the matched image.
+        return styled if small == grid else styled + self._apply(self._match, image, pixels)
+
+    def _overview_of(self, image: Image) -> np.ndarray:
+        if self._overview is None or self._overview[0] != image.image_id:
+            uri = self.job.folder.overview_uri(image.image_id)
+            stored = files.exists(uri)
+            overview = np.load(io.BytesIO(files.read_bytes(uri))) if stored else self._make_overview(image)
+            self._overview = (image.image_id, overview)
+        return self._overview[1]
+
+    def _make_overview(self, image: Image) -> np.ndarray:
+        """The whole image stylised, float32 (c, h, w); of an image above the overview's size, what the style changes
+        there in the image matched by mean and deviation."""
+        grid = self._grid(image)
+        factor = min(1.0, self.job.style.nst.overview_px / max(grid))
+        small = tuple(grid_size(size, factor) for size in grid)
+        pixels = self._read_resampled(image, small)
+        styled = self._apply(self._prepare(factor), image, pixels)
+        return styled if small == grid else styled - self._apply(self._match, image, pixels)
+
+    def _prepare(self, scale: float) -> Apply:
+        """The method prepared for the style image at a scale: structures shrink with the overview's."""
+        if scale not in self._prepared:
+            self._prepared[scale] = self.method.prepare(shrunk(self._style, scale), self.job.style)
+        return self._prepared[scale]
+
+    def _read_resampled(self, image: Image, shape: tuple[int, ...]) -> np.ndarray:
+        """A whole image at another size, read band by band from the smallest level that is no smaller."""
+        level = 0
+        while (
+            level + 1 < image.num_levels
+            and min(have - want for have, want in zip(image.level_shape(level + 1), shape, strict=True)) >= 0
+        ):
+            level += 1
+        have = image.level_shape(level)
+        bands = []
+        for top in range(0, shape[0], BAND_PX):
+            band = Region((top, 0), (min(top + BAND_PX, shape[0]), shape[1]))
+            source = source_region(band, have, shape)
+            fractions = to_fraction(image.numpy(source, level), image.statistics)
+            bands.append(resample(fractions, source, band, have, shape))
+        return np.concatenate(bands, axis=1)
+
+    def _probability(self, pixels: np.ndarray) -> np.ndarray:
+        """Class probabilities, float32 (k, h, w), of pixels (c, h, w); one foreground map for two classes."""
+        assert self.network is not None and self.spec is not None
+        scaled = (torch.from_numpy(pixels) - self.spec.low) / (self.spec.high - self.spec.low)
+        with torch.inference_mode():
+            logits: Tensor = self.network(scaled[None].to(self.device))[0].float()
+            probability = logits.sigmoid() if len(logits) == 1 else logits.softmax(dim=0)
+        return probability.cpu().numpy()
+
+
+def record_from_json(text: str) -> ImageRecord:
+    """The manifest row that a finished image's receipt holds."""
+    from raydom.config import from_dict
+
+    return from_dict(ImageRecord, json.loads(text))

@@ -1,0 +1,190 @@
+"""Runs block jobs: plan, do what is not done yet, gather. The plain twin of ``cluster/blocks.py``.
+
+All of a run's state is in the output folders, so running the same jobs again finishes what was begun; how the tasks
+are executed (here one after another, there on Ray actors) changes nothing in the result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from raydom.config import RunConfig
+from raydom.errors import ConfigError
+from raydom.inference.job import BlockJob, JobPlan, plan_job
+from raydom.inference.predictor import Predictor, record_from_json
+from raydom.inference.progress import ProgressReport
+from raydom.inference.worker import BlockWorker, Task
+from raydom.storage.collection import write_manifest
+from raydom.storage.receipts import Receipt
+
+logger = logging.getLogger(__name__)
+
+Execute = Callable[[list[Task], Sequence[BlockJob], RunConfig, str, ProgressReport], None]
+"""Does tasks of jobs under a run id, counting them in the progress; receipts are its only result."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """What became of a job."""
+
+    job: BlockJob
+    num_blocks: int
+    num_images: int
+    num_images_done: int
+    failed: tuple[Receipt, ...]
+    """Receipts of what failed or was quarantined."""
+    missing: int
+    """Blocks and images without a receipt, as after an interruption."""
+    seconds: float
+    """Time that the workers spent on the blocks that are done, summed, whenever that was."""
+
+    @property
+    def ok(self) -> bool:
+        return self.num_images_done == self.num_images
+
+    @property
+    def seconds_per_image(self) -> float:
+        return self.seconds / max(1, self.num_images_done)
+
+
+def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list[JobReport]:
+    """Run jobs to their end, skipping what their receipts say is done.
+
+    Raises:
+        ConfigError: Before the first block, for what cannot be done, and when an output was begun with other settings.
+    """
+    outs = [job.out for job in jobs]
+    if len(set(outs)) < len(outs):
+        raise ConfigError(f"two jobs would write to one output: {sorted(o for o in outs if outs.count(o) > 1)[0]}.")
+    plans = [plan_job(job, number) for number, job in enumerate(jobs)]
+    for plan in plans:
+        plan.job.folder.claim(plan.settings)
+        plan.job.folder.unmark(plan.job.folder.marks())  # of an earlier run: its driver is gone, so nobody's fault
+    known = [_valid(plan, retry_failed=run.retry_failed) for plan in plans]
+    run_id = uuid.uuid4().hex
+
+    def stage(label: str, tasks: list[Task], unit: str) -> None:
+        if tasks:
+            with ProgressReport(label, len(tasks), unit, run.quiet) as progress:
+                execute(tasks, jobs, run, run_id, progress)
+            for number, plan in enumerate(plans):
+                known[number] = _valid(plan, retry_failed=False)
+
+    names = ", ".join(job.name for job in jobs) if len(jobs) <= 2 else f"{len(jobs)} jobs"
+    stage(f"{names}: global pass", _overviews_to_do(plans, known), "images")
+    blocks = _blocks_to_do(plans, known)
+    _create_outputs(plans, known, blocks)
+    stage(names, blocks, "blocks")
+    stage(f"{names}: pyramids", _finishes_to_do(plans, known), "images")
+    return [_gather(plan) for plan in plans]
+
+
+def execute_serially(
+    tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport
+) -> None:
+    """One task after another, in this process, without overlap."""
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(run.cpus_per_worker)))
+    try:
+        worker = BlockWorker(
+            lambda number: Predictor(jobs[number], device_of(run)),
+            [job.folder for job in jobs],
+            run_id=run_id,
+            overlap=False,
+        )
+        for task in tasks:
+            for receipt in worker.process([task]):
+                progress.update(1, int(receipt.status != "ok"))
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def device_of(run: RunConfig) -> str:
+    """Where a worker computes: on CUDA when it was given a share of a GPU."""
+    return "cuda" if run.gpus_per_worker > 0 else "cpu"
+
+
+def _valid(plan: JobPlan, *, retry_failed: bool) -> dict[str, Receipt]:
+    """The receipts that still hold: of this recipe and this content; failures too, unless they are to be retried."""
+    fingerprints = {task.key: task.fingerprint for task in (*plan.overviews, *plan.blocks, *plan.finishes)}
+    return {
+        key: receipt
+        for key, receipt in plan.job.folder.compact().items()
+        if fingerprints.get(key) == receipt.fingerprint and (receipt.status == "ok" or not retry_failed)
+    }
+
+
+def _overviews_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
+    todo = []
+    for plan, receipts in zip(plans, known, strict=True):
+        waiting = {task.block.image_id for task in plan.blocks if task.key not in receipts}
+        todo += [t for t in plan.overviews if t.key not in receipts and t.block.image_id in waiting]
+    return todo
+
+
+def _blocks_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
+    todo = []
+    for plan, receipts in zip(plans, known, strict=True):
+        without = {
+            task.block.image_id for task in plan.overviews if task.key in receipts and receipts[task.key].status != "ok"
+        }
+        todo += [t for t in plan.blocks if t.key not in receipts and t.block.image_id not in without]
+    return todo
+
+
+def _finishes_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
+    todo = []
+    for plan, receipts in zip(plans, known, strict=True):
+        broken = {task.block.image_id for task in plan.blocks if not _is_ok(receipts.get(task.key))}
+        todo += [t for t in plan.finishes if t.key not in receipts and t.block.image_id not in broken]
+    return todo
+
+
+def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], blocks: list[Task]) -> None:
+    """Empty outputs for the images of several blocks of which none is done; workers make the others themselves."""
+    begun = [
+        {task.block.image_id for task in plan.blocks if task.key in done}
+        for plan, done in zip(plans, known, strict=True)
+    ]
+    wanted = [
+        {task.block.image_id for task in plan.finishes} & {t.block.image_id for t in blocks if t.job == number}
+        for number, plan in enumerate(plans)
+    ]
+    for number, plan in enumerate(plans):
+        missing = wanted[number] - begun[number]
+        if missing:
+            predictor = Predictor(plan.job)
+            for image_id in sorted(missing):
+                predictor.create_output(predictor.images[image_id])
+
+
+def _is_ok(receipt: Receipt | None) -> bool:
+    return receipt is not None and receipt.status == "ok"
+
+
+def _gather(plan: JobPlan) -> JobReport:
+    """Write the manifest of the images that are whole, and tell what is not."""
+    receipts = _valid(plan, retry_failed=False)
+    tasks = [*plan.overviews, *plan.blocks, *plan.finishes]
+    failed = tuple(receipts[task.key] for task in tasks if task.key in receipts and not _is_ok(receipts[task.key]))
+    records = [
+        record_from_json(receipts[task.key].record or "")
+        for task in tasks
+        if _is_ok(receipts.get(task.key)) and receipts[task.key].record
+    ]
+    write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
+    return JobReport(
+        job=plan.job,
+        num_blocks=len(plan.blocks),
+        num_images=plan.num_images,
+        num_images_done=len(records),
+        failed=failed,
+        missing=sum(task.key not in receipts for task in tasks),
+        seconds=sum((receipts[task.key].seconds for task in tasks if _is_ok(receipts.get(task.key))), 0.0),
+    )

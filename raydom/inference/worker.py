@@ -1,0 +1,256 @@
+"""Does tasks one after another, whatever happens to them: retries, receipts, strikes. No Ray here.
+
+A task is read, computed and written by a processor. With overlap, the next task is read and the last one written on
+threads while the current one computes. An exception costs the task an attempt, never the run. A task whose worker dies
+leaves a mark behind; three marks and it is quarantined.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from raydom.storage.receipts import STRIKES_OUT, Receipt, RunFolder
+from raydom.types import Block, Region
+
+ATTEMPTS = 3
+FLUSH_EVERY_S = 10.0
+"""A receipt waits at most about this long for the others of its batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work: a block of one of the jobs of this run, and what is to be done with it."""
+
+    job: int
+    kind: str
+    """block, overview or finish; the last two are of the whole image."""
+    block: Block
+    fingerprint: str
+
+    @property
+    def key(self) -> str:
+        """Unlike every other task of the same job."""
+        return f"{self.kind}:{self.block.block_id}"
+
+    def to_json(self) -> str:
+        write = self.block.write
+        return json.dumps([self.job, self.kind, self.block.image_id, write.start, write.stop, self.fingerprint])
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        job, kind, image_id, start, stop, fingerprint = json.loads(text)
+        return cls(job, kind, Block(image_id, Region(tuple(start), tuple(stop))), fingerprint)
+
+
+@runtime_checkable
+class Processor(Protocol):
+    """What a job does with a task. ``read`` and ``write`` may be called on other threads than ``compute``."""
+
+    def read(self, task: Task) -> Any: ...
+
+    def compute(self, task: Task, inputs: Any) -> Any: ...
+
+    def write(self, task: Task, outputs: Any) -> dict[str, Any]:
+        """Write idempotently, whole shards only; returns fields of the receipt."""
+        ...
+
+
+class BlockWorker:
+    """Processes tasks of several jobs; lives as long as its actor.
+
+    Args:
+        open_processor: Opens the processor of a job by its number; called once for each job that is met.
+        folders: The run folder of each job.
+        run_id: Names this driver's run: marks of other runs are no strikes.
+        node: Name of the machine.
+        node_is_alive: Whether a named machine is still there: marks of lost machines are no strikes.
+        overlap: Read and write on threads beside the computation.
+    """
+
+    def __init__(
+        self,
+        open_processor: Callable[[int], Processor],
+        folders: Sequence[RunFolder],
+        *,
+        run_id: str,
+        node: str = "local",
+        node_is_alive: Callable[[str], bool] = lambda node: True,
+        overlap: bool = True,
+    ) -> None:
+        self._open, self._folders = open_processor, folders
+        self._processors: dict[int, Processor] = {}
+        self._run_id, self._node, self._node_is_alive = run_id, node, node_is_alive
+        self._reader = ThreadPoolExecutor(1) if overlap else None
+        self._writer = ThreadPoolExecutor(1) if overlap else None
+        self._unwritten: dict[int, list[Receipt]] = {}
+        self._last_flush = time.monotonic()
+
+    def process(self, tasks: Sequence[Task]) -> list[Receipt]:
+        """Do these tasks and write their receipts; returns them, in any order."""
+        strikes, marks = self._strikes(tasks)
+        receipts: list[Receipt] = []
+        if strikes:  # a worker died at this batch: some of it may be done
+            receipts = self._already_done(tasks)
+            done = {(receipt.kind, receipt.block_id) for receipt in receipts}
+            tasks = [task for task in tasks if (task.kind, task.block.block_id) not in done]
+        together = [task for task in tasks if not strikes.get((task.job, task.key))]
+        alone = [task for task in tasks if strikes.get((task.job, task.key))]
+        receipts += self._marked(together)
+        for task in alone:  # so that its neighbours are not blamed
+            count = strikes[task.job, task.key]
+            if count >= STRIKES_OUT:
+                receipts.append(self._quarantine(task, count))
+            else:
+                receipts += self._marked([task])
+            self._flush()
+        self._flush()
+        for job, paths in marks.items():
+            self._folders[job].unmark(paths)
+        return receipts
+
+    # ------------------------------------------------------------------------------------------------- strikes
+
+    def _strikes(self, tasks: Sequence[Task]) -> tuple[dict[tuple[int, str], int], dict[int, list[str]]]:
+        """How often a worker died while at each of these tasks, and the marks that tell so."""
+        wanted = {(task.job, task.key) for task in tasks}
+        strikes: dict[tuple[int, str], int] = {}
+        marks: dict[int, list[str]] = {}
+        for job in {task.job for task in tasks}:
+            for path, mark in self._folders[job].marks().items():
+                struck = [(job, key) for key in mark["blocks"] if (job, key) in wanted]
+                if not struck:
+                    continue
+                marks.setdefault(job, []).append(path)
+                if mark["run_id"] == self._run_id and self._node_is_alive(mark["node"]):
+                    for key in struck:
+                        strikes[key] = strikes.get(key, 0) + 1
+        return strikes, marks
+
+    def _already_done(self, tasks: Sequence[Task]) -> list[Receipt]:
+        done = []
+        for job in {task.job for task in tasks}:
+            known = self._folders[job].read_receipts()
+            for task in tasks:
+                receipt = known.get(task.key)
+                if task.job == job and receipt is not None and receipt.status == "ok":
+                    if receipt.fingerprint == task.fingerprint:
+                        done.append(receipt)
+        return done
+
+    def _quarantine(self, task: Task, count: int) -> Receipt:
+        error = (
+            f"its worker died {count} times while at it (killed by the system, out of memory, or a crash in native "
+            "code); it was put aside."
+        )
+        return self._keep(task, Receipt(**self._identity(task), status="quarantined", attempts=count, error=error))
+
+    # ------------------------------------------------------------------------------------------------ processing
+
+    def _marked(self, tasks: Sequence[Task]) -> list[Receipt]:
+        marks = []
+        for job in sorted({task.job for task in tasks}):
+            keys = [task.key for task in tasks if task.job == job]
+            marks.append((job, self._folders[job].mark(keys, self._node, self._run_id)))
+        receipts = self._overlapped(tasks) if self._reader else [self._sequential(task) for task in tasks]
+        self._flush()
+        for job, path in marks:
+            self._folders[job].unmark([path])
+        return receipts
+
+    def _overlapped(self, tasks: Sequence[Task]) -> list[Receipt]:
+        assert self._reader is not None and self._writer is not None
+        receipts: list[Receipt] = []
+        writing: tuple[Task, float, Future] | None = None
+        reading: tuple[float, Future] | None = None
+        for number, task in enumerate(tasks):
+            began, read = reading or (time.time(), self._reader.submit(self._read, task))
+            following = tasks[number + 1] if number + 1 < len(tasks) else None
+            inputs, error = _result(read)
+            reading = (time.time(), self._reader.submit(self._read, following)) if following else None
+            outputs: Any = None
+            if error is None:
+                try:
+                    outputs = self._processor(task).compute(task, inputs)
+                except Exception as problem:
+                    error = problem
+            if writing is not None:
+                receipts.append(self._settle(*writing))
+                writing = None
+            if error is None:
+                writing = (task, began, self._writer.submit(self._processor(task).write, task, outputs))
+            else:
+                receipts.append(self._sequential(task, began, error))
+        if writing is not None:
+            receipts.append(self._settle(*writing))
+        return receipts
+
+    def _settle(self, task: Task, began: float, writing: Future) -> Receipt:
+        fields, error = _result(writing)
+        return self._sequential(task, began, error) if error is not None else self._ok(task, began, 1, fields)
+
+    def _sequential(self, task: Task, began: float | None = None, error: BaseException | None = None) -> Receipt:
+        """All the attempts that are left, without overlap."""
+        began = began if began is not None else time.time()
+        for attempt in range(1 if error is None else 2, ATTEMPTS + 1):
+            try:
+                processor = self._processor(task)
+                fields = processor.write(task, processor.compute(task, processor.read(task)))
+                return self._ok(task, began, attempt, fields)
+            except Exception as problem:
+                error = problem
+        assert error is not None
+        text = "".join(traceback.format_exception_only(error)).strip()
+        failed = Receipt(
+            **self._identity(task), status="failed", attempts=ATTEMPTS, error=text, seconds=time.time() - began
+        )
+        return self._keep(task, failed)
+
+    def _ok(self, task: Task, began: float, attempts: int, fields: dict[str, Any]) -> Receipt:
+        seconds = time.time() - began
+        ok = Receipt(**self._identity(task), status="ok", attempts=attempts, seconds=seconds, **fields)
+        return self._keep(task, ok)
+
+    def _read(self, task: Task) -> Any:
+        return self._processor(task).read(task)
+
+    def _processor(self, task: Task) -> Processor:
+        if task.job not in self._processors:
+            self._processors[task.job] = self._open(task.job)
+        return self._processors[task.job]
+
+    # -------------------------------------------------------------------------------------------------- receipts
+
+    def _identity(self, task: Task) -> dict[str, Any]:
+        return {
+            "block_id": task.block.block_id,
+            "image_id": task.block.image_id,
+            "kind": task.kind,
+            "fingerprint": task.fingerprint,
+            "node": self._node,
+            "finished_at": time.time(),
+        }
+
+    def _keep(self, task: Task, receipt: Receipt) -> Receipt:
+        self._unwritten.setdefault(task.job, []).append(receipt)
+        if time.monotonic() - self._last_flush > FLUSH_EVERY_S:
+            self._flush()
+        return receipt
+
+    def _flush(self) -> None:
+        for job in list(self._unwritten):
+            self._folders[job].write_receipts(self._unwritten[job])
+            del self._unwritten[job]
+        self._last_flush = time.monotonic()
+
+
+def _result(future: Future) -> tuple[Any, BaseException | None]:
+    try:
+        return future.result(), None
+    except Exception as error:
+        return None, error

@@ -1,0 +1,187 @@
+"""The run folder of a block job: settings, receipts and strikes.
+
+It lies in ``OUT/run`` and is the whole state of a run: nothing is kept elsewhere, so that any driver can finish what
+another one began. A receipt is written after the pixels that it vouches for, never before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydom.errors import ConfigError, DataError
+from raydom.storage import files
+
+STRIKES_OUT = 3
+"""A block that was at work when this many workers died is quarantined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of one piece of work; one row of Parquet."""
+
+    block_id: str
+    image_id: str
+    kind: str
+    """block, overview (of the global pass) or finish (pyramid and statistics of an image)."""
+    fingerprint: str
+    status: str
+    """ok, failed or quarantined."""
+    attempts: int
+    error: str | None = None
+    seconds: float = 0.0
+    """Time from the start of its reading to the end of its writing."""
+    node: str = ""
+    finished_at: float = 0.0
+    """Seconds since 1970."""
+    checksum: str | None = None
+    """CRC-32 of what was written."""
+    num_foreground_px: int | None = None
+    mean_confidence: float | None = None
+    """Mean over the pixels of the probability of the class that was chosen."""
+    record: str | None = None
+    """For a finished image, its manifest row as JSON."""
+
+
+_SCHEMA = pa.schema(
+    [
+        ("block_id", pa.string()),
+        ("image_id", pa.string()),
+        ("kind", pa.string()),
+        ("fingerprint", pa.string()),
+        ("status", pa.string()),
+        ("attempts", pa.int32()),
+        ("error", pa.string()),
+        ("seconds", pa.float64()),
+        ("node", pa.string()),
+        ("finished_at", pa.float64()),
+        ("checksum", pa.string()),
+        ("num_foreground_px", pa.int64()),
+        ("mean_confidence", pa.float64()),
+        ("record", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The ``run`` folder of an output collection; any fsspec URL."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, out: str) -> RunFolder:
+        return cls(files.join(out, "run"))
+
+    # ------------------------------------------------------------------------------------------------- settings
+
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Note what this output is made with, or check that it is what an earlier run noted.
+
+        Raises:
+            ConfigError: When a setting differs, naming each, with both remedies.
+        """
+        path = files.join(self.uri, "settings.json")
+        if not files.exists(path):
+            files.write_json(path, settings)
+            return
+        before, now = _flat(files.read_json(path)), _flat(settings)
+        changed = [
+            f"  {name}: was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{self.uri}: this output was begun with other settings:\n" + "\n".join(changed) + "\n"
+                "Either give the earlier settings again to finish it, or choose another --out for the new ones."
+            )
+
+    # ------------------------------------------------------------------------------------------------- receipts
+
+    def write_receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Add one Parquet part; atomic."""
+        if receipts:
+            self._write_part(f"part-{uuid.uuid4().hex}.parquet", receipts)
+
+    def read_receipts(self) -> dict[str, Receipt]:
+        """The last receipt of each block, by block id (prefixed by its kind)."""
+        rows: list[Receipt] = []
+        for path in files.list_files(files.join(self.uri, "receipts"), ".parquet"):
+            try:
+                table = pq.read_table(pa.BufferReader(files.read_bytes(path)))
+                rows += [Receipt(**row) for row in table.to_pylist()]
+            except FileNotFoundError:  # compacted by another process between listing and reading
+                continue
+            except (pa.ArrowInvalid, TypeError) as error:
+                raise DataError(
+                    f"{path}: this file of receipts cannot be read ({error}). Remove it: the blocks it told of are "
+                    "then done again."
+                ) from error
+        rows.sort(key=lambda receipt: receipt.finished_at)
+        return {f"{receipt.kind}:{receipt.block_id}": receipt for receipt in rows}
+
+    def compact(self) -> dict[str, Receipt]:
+        """Replace the parts by one file and return the receipts. Only the driver does this."""
+        parts = files.list_files(files.join(self.uri, "receipts"), ".parquet")
+        receipts = self.read_receipts()
+        if len(parts) > 1:
+            self._write_part(f"all-{uuid.uuid4().hex}.parquet", list(receipts.values()))
+            for part in parts:  # after the new file is there: a crash in between leaves doubles, never a gap
+                files.remove(part)
+        return receipts
+
+    def _write_part(self, name: str, receipts: Iterable[Receipt]) -> None:
+        table = pa.Table.from_pylist([dataclasses.asdict(receipt) for receipt in receipts], schema=_SCHEMA)
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        files.write_bytes_atomic(files.join(self.uri, "receipts", name), sink.getvalue())
+
+    # -------------------------------------------------------------------------------------------------- strikes
+
+    def mark(self, block_ids: Sequence[str], node: str, run_id: str) -> str:
+        """Note that a worker begins these blocks; the mark outlives the worker if it dies. Returns the mark's URL."""
+        mark = {"blocks": list(block_ids), "node": node, "run_id": run_id, "began_at": time.time()}
+        path = files.join(self.uri, "strikes", f"{uuid.uuid4().hex}.json")
+        files.write_bytes_atomic(path, json.dumps(mark).encode())
+        return path
+
+    def marks(self) -> dict[str, dict[str, Any]]:
+        """All marks, by URL."""
+        found = {}
+        for path in files.list_files(files.join(self.uri, "strikes"), ".json"):
+            try:
+                found[path] = json.loads(files.read_bytes(path))
+            except FileNotFoundError:  # its worker has just finished
+                continue
+        return found
+
+    def unmark(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            files.remove(path)
+
+    # ------------------------------------------------------------------------------------------------ global pass
+
+    def overview_uri(self, image_id: str) -> str:
+        """Where the overview of an image is kept between the global pass and the blocks."""
+        return files.join(self.uri, "overviews", hashlib.sha256(image_id.encode()).hexdigest()[:32] + ".npy")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

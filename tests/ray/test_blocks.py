@@ -1,0 +1,85 @@
+"""The block engine on Ray: it gives what the serial runner gives, also when workers die."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from raydom.cluster.blocks import run_block_jobs
+from raydom.config import BlockConfig, NstConfig, RunConfig, StyleConfig
+from raydom.inference.job import BlockJob
+from raydom.storage import zarr_images
+from raydom.storage.collection import open_collection
+from raydom.storage.receipts import RunFolder
+from raydom.types import Region
+
+RAY = RunConfig(quiet=True, workers=2, cpus_per_worker=1)
+
+
+@pytest.fixture
+def job(tmp_path, make_collection, make_model):
+    rng = np.random.default_rng(0)
+    images = {f"img{n}": rng.integers(0, 256, (1, 96, 70 + n), np.uint8) for n in range(3)}
+    return BlockJob(
+        name="segment",
+        collection=make_collection("c", images).uri,
+        out=str(tmp_path / "ray"),
+        model=make_model(),
+        blocks=BlockConfig(block_size=32),
+    )
+
+
+def _pixels(out):
+    return {
+        image.image_id: (image.numpy().tobytes(), image.labels().numpy().tobytes()) for image in open_collection(out)
+    }
+
+
+def _serial_twin(job, tmp_path):
+    twin = dataclasses.replace(job, out=str(tmp_path / "serial"))
+    assert run_block_jobs([twin], RunConfig(quiet=True, serial=True))[0].ok
+    return _pixels(twin.out)
+
+
+def test_ray_gives_what_the_serial_runner_gives_for_several_jobs_at_once(ray_session, job, tmp_path):
+    style = tmp_path / "style.tif"
+    import tifffile
+
+    tifffile.imwrite(style, np.random.default_rng(1).integers(0, 99, (40, 50), np.uint8))
+    matched = dataclasses.replace(
+        job, name="meanstd", out=str(tmp_path / "matched"), style=StyleConfig(method="meanstd", style=str(style))
+    )
+    reports = run_block_jobs([job, matched], RAY)
+    assert [(report.ok, report.num_images_done) for report in reports] == [(True, 3), (True, 3)]
+    assert _pixels(job.out) == _serial_twin(job, tmp_path)
+    assert _pixels(matched.out) == _serial_twin(matched, tmp_path / "m")
+
+
+def _with_method(job, tmp_path, function):
+    import tifffile
+
+    style = tmp_path / "any-style.tif"
+    tifffile.imwrite(style, np.zeros((40, 50), np.uint8))
+    nst = NstConfig(weights=str(tmp_path / "flag"))  # a way to tell the function where its flag is
+    return dataclasses.replace(job, style=StyleConfig(method=f"killers:{function}", style=str(style), nst=nst))
+
+
+def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(ray_session, job, tmp_path):
+    job = _with_method(job, tmp_path, "once")
+    (report,) = run_block_jobs([job], RAY)
+    assert report.ok, report.failed
+    assert (tmp_path / "flag").exists()  # it did happen
+    assert _pixels(job.out) == _serial_twin(job, tmp_path)
+
+
+def test_a_block_that_always_kills_its_worker_is_quarantined_and_all_others_are_done(ray_session, job, tmp_path):
+    group = open_collection(job.collection)["img1"].uri
+    pixels = open_collection(job.collection)["img1"].numpy()
+    pixels[:, 32:64, 32:64] = 255
+    zarr_images.write_region(group, "0", Region.whole(pixels.shape[1:]), pixels)
+    job = _with_method(dataclasses.replace(job, model=None), tmp_path, "on_white")
+    (report,) = run_block_jobs([job], RAY)
+    assert [(r.block_id, r.status) for r in report.failed] == [("img1@32-32", "quarantined")]
+    assert report.num_images_done == 2 and report.missing == 1  # the pyramid of that image
+    done = RunFolder.of(job.out).read_receipts()
+    assert sum(receipt.status == "ok" and receipt.kind == "block" for receipt in done.values()) == report.num_blocks - 1

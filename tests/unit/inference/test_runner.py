@@ -1,0 +1,255 @@
+"""The contracts of a block job, with the serial runner."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from raydom.algorithms.trained import load_trained
+from raydom.config import BlockConfig, ImageFilter, NstConfig, RunConfig, StyleConfig
+from raydom.errors import ConfigError
+from raydom.inference.job import BlockJob
+from raydom.inference.predictor import Predictor
+from raydom.inference.runner import execute_serially, run_jobs
+from raydom.storage.collection import open_collection
+
+QUIET = RunConfig(quiet=True, serial=True)
+
+
+def _images(seed, *shapes, dtype=np.uint8, channels=1):
+    rng = np.random.default_rng(seed)
+    top = np.iinfo(dtype).max
+    smooth = {}
+    for number, shape in enumerate(shapes):
+        coarse = rng.random((channels, shape[0] // 4 + 2, shape[1] // 4 + 2))
+        fine = np.kron(coarse, np.ones((1, 4, 4)))[:, : shape[0], : shape[1]] + 0.2 * rng.random((channels, *shape))
+        smooth[f"img{number}"] = (fine / 1.2 * top).astype(dtype)
+    return smooth
+
+
+def _labels(out):
+    return {image.image_id: image.labels().numpy() for image in open_collection(out)}
+
+
+def _run(*jobs, run=QUIET):
+    return run_jobs(jobs, run, execute_serially)
+
+
+def test_labels_are_those_of_the_whole_image_for_any_block_size(tmp_path, make_collection, make_model):
+    collection, model = make_collection("c", _images(0, (150, 203), (61, 47))), make_model()
+    network, _ = load_trained(model)
+    outs = {}
+    for size in (48, 64, 256):
+        job = BlockJob(
+            name="s",
+            collection=collection.uri,
+            out=str(tmp_path / f"o{size}"),
+            model=model,
+            blocks=BlockConfig(block_size=size),
+        )
+        (report,) = _run(job)
+        assert report.ok and not report.failed
+        outs[size] = _labels(job.out)
+    for image in collection:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(image.numpy() / np.float32(255))[None])[0, 0]
+        whole = (logits.sigmoid() >= 0.5).numpy()
+        assert 0.2 < whole.mean() < 0.8  # the labels tell something
+        for size in outs:
+            assert np.array_equal(outs[size][image.image_id], whole)
+
+
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard"])
+def test_stylised_pixels_do_not_depend_on_the_cut(tmp_path, make_collection, method):
+    collection = make_collection("c", _images(1, (100, 83), dtype=np.uint16, channels=3))
+    style = _style_file(tmp_path, 3)
+    pixels = []
+    for size in (32, 256):
+        job = BlockJob(
+            name="s",
+            collection=collection.uri,
+            out=str(tmp_path / f"o{size}"),
+            style=StyleConfig(method=method, style=style),
+            blocks=BlockConfig(block_size=size),
+        )
+        assert _run(job)[0].ok
+        pixels.append(open_collection(job.out)["img0"].numpy())
+    assert pixels[0].dtype == np.uint16
+    assert np.array_equal(*pixels)
+    assert not np.array_equal(pixels[0], collection["img0"].numpy())
+
+
+def sharpen(content, style, config, generator):
+    """A method with context: subtracts the local mean, and the mean of the whole image matters."""
+    local = torch.nn.functional.avg_pool2d(content.pixels, 9, 1, 4)
+    return content.pixels + 0.5 * (content.pixels - local) * content.pixels.mean()
+
+
+@pytest.mark.parametrize("overview_px", [2048, 64])
+def test_a_method_with_context_sees_the_whole_image_and_leaves_no_seams(tmp_path, make_collection, overview_px):
+    collection = make_collection("c", _images(2, (130, 97)))
+    results = []
+    for size in (32, 256):
+        job = BlockJob(
+            name="s",
+            collection=collection.uri,
+            out=str(tmp_path / f"o{size}"),
+            style=StyleConfig(
+                method=f"{__name__}:sharpen", style=_style_file(tmp_path, 1), nst=NstConfig(overview_px=overview_px)
+            ),
+            blocks=BlockConfig(block_size=size),
+        )
+        assert _run(job)[0].ok
+        results.append(open_collection(job.out)["img0"].numpy())
+    assert np.array_equal(*results)
+    if overview_px > 130:
+        (image,) = collection
+        content = torch.from_numpy(image.numpy() / np.float32(255))[None]
+        from raydom.algorithms.styles import StyleInput
+
+        expected = sharpen(StyleInput(content, image.statistics), None, None, None)[0].numpy()
+        assert np.abs(results[0] / 255 - expected.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("scale", [0.58, 1.7])
+def test_labels_come_back_on_the_original_grid_at_any_scale_and_cut(tmp_path, make_collection, make_model, scale):
+    collection, model = make_collection("c", _images(3, (101, 130))), make_model()
+    found = []
+    for size in (48, 256):
+        job = BlockJob(
+            name="s",
+            collection=collection.uri,
+            out=str(tmp_path / f"o{size}"),
+            model=model,
+            scale=scale,
+            blocks=BlockConfig(block_size=size),
+        )
+        assert _run(job)[0].ok
+        found.append(_labels(job.out)["img0"])
+    assert found[0].shape == (101, 130)
+    assert np.array_equal(*found)
+
+
+def test_pixel_sizes_give_the_scale_and_are_asked_for_when_missing(make_collection, make_model):
+    stated = make_collection("a", _images(4, (40, 40)), pixel_size_um=0.5)
+    silent = make_collection("b", _images(4, (40, 40)))
+    model = make_model(pixel_size_um=1.0)
+    spec = load_trained(model)[1]
+    (image,) = stated
+    job = BlockJob(name="s", collection=stated.uri, out="o", model=model)
+    assert job.scale_of(image.record, spec) == 0.5
+    assert dataclasses.replace(job, pixel_size_um=2.0).scale_of(image.record, spec) == 2.0
+    assert dataclasses.replace(job, scale=1.0).scale_of(image.record, spec) == 1.0
+    with pytest.raises(ConfigError, match=r"trained at 1\.0 um/px.*--pixel-size.*--scale"):
+        _run(BlockJob(name="s", collection=silent.uri, out="o", model=model))
+
+
+def test_a_run_goes_on_where_it_stopped_and_a_finished_one_does_nothing(
+    tmp_path, make_collection, make_model, monkeypatch
+):
+    collection, model = make_collection("c", _images(5, (96, 96), (64, 40))), make_model()
+    job = BlockJob(
+        name="s", collection=collection.uri, out=str(tmp_path / "o"), model=model, blocks=BlockConfig(block_size=32)
+    )
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    _run(whole)
+    computed = []
+    compute = Predictor.compute
+
+    def killed_at_the_fifth(self, task, inputs):
+        if len(computed) == 5:
+            raise KeyboardInterrupt
+        computed.append(task.key)
+        return compute(self, task, inputs)
+
+    monkeypatch.setattr(Predictor, "compute", killed_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        _run(job)
+    monkeypatch.setattr(Predictor, "compute", lambda self, t, i: (computed.append(t.key), compute(self, t, i))[1])
+    (report,) = _run(job)
+    assert report.ok
+    assert len(computed) == len(set(computed))  # nothing twice
+    before = len(computed)
+    assert _run(job)[0].ok and len(computed) == before
+    for image_id, labels in _labels(whole.out).items():
+        assert np.array_equal(labels, _labels(job.out)[image_id])
+    assert [r.image_id for r in open_collection(job.out).records] == ["img0", "img1"]
+
+
+def test_a_failing_block_is_told_and_only_it_is_retried(tmp_path, make_collection, make_model, monkeypatch):
+    collection, model = make_collection("c", _images(6, (64, 64), (64, 40))), make_model()
+    job = BlockJob(
+        name="s", collection=collection.uri, out=str(tmp_path / "o"), model=model, blocks=BlockConfig(block_size=32)
+    )
+    compute, computed = Predictor.compute, []
+
+    def broken(self, task, inputs):
+        computed.append(task.key)
+        if task.block.block_id == "img0@32-0":
+            raise RuntimeError("no luck")
+        return compute(self, task, inputs)
+
+    monkeypatch.setattr(Predictor, "compute", broken)
+    (report,) = _run(job)
+    assert not report.ok and (report.num_images_done, report.num_images) == (1, 2)
+    assert [(r.block_id, r.attempts, r.error) for r in report.failed] == [("img0@32-0", 3, "RuntimeError: no luck")]
+    assert [r.image_id for r in open_collection(job.out).records] == ["img1"]  # no half-written image is listed
+    computed.clear()
+    assert not _run(job)[0].ok and not computed  # without --retry-failed it is only told again
+    monkeypatch.setattr(Predictor, "compute", lambda self, t, i: (computed.append(t.key), compute(self, t, i))[1])
+    (report,) = _run(job, run=dataclasses.replace(QUIET, retry_failed=True))
+    assert report.ok and sorted(computed) == ["block:img0@32-0", "finish:img0@0-0"]
+
+
+def test_other_settings_are_refused_and_a_grown_collection_only_has_its_new_blocks_done(
+    tmp_path, make_collection, make_model, monkeypatch
+):
+    images, model = _images(7, (40, 40), (40, 40)), make_model()
+    collection = make_collection("c", {"img0": images["img0"]})
+    job = BlockJob(name="s", collection=collection.uri, out=str(tmp_path / "o"), model=model)
+    _run(job)
+    with pytest.raises(ConfigError, match=r"threshold: was None, now 0\.3"):
+        _run(dataclasses.replace(job, threshold=0.3))
+    make_collection("c", images)
+    compute, computed = Predictor.compute, []
+    monkeypatch.setattr(Predictor, "compute", lambda self, t, i: (computed.append(t.key), compute(self, t, i))[1])
+    assert _run(job)[0].num_images_done == 2
+    assert computed == ["block:img1@0-0"]
+
+
+def test_what_cannot_be_done_is_refused_before_the_first_block(tmp_path, make_collection, make_model):
+    gray, rgb = make_collection("g", _images(8, (40, 40))), make_collection("r", _images(8, (40, 40), channels=3))
+    model = make_model()
+    out = str(tmp_path / "o")
+    cases = [
+        (BlockJob(name="s", collection=rgb.uri, out=out, model=model), r"3 channels .* takes 1"),
+        (
+            BlockJob(name="s", collection=gray.uri, out=out, model=model, blocks=BlockConfig(halo=3)),
+            r"--halo 3 px is smaller than the network's receptive field of \d+ px",
+        ),
+        (BlockJob(name="s", collection=gray.uri, out=out, model=model, scale=-1.0), r"scale must be > 0; got -1"),
+        (BlockJob(name="s", collection=gray.uri, out=out, images=ImageFilter(split="test")), r"split test"),
+        (
+            BlockJob(
+                name="s",
+                collection=gray.uri,
+                out=out,
+                style=StyleConfig(method="meanstd", style=_style_file(tmp_path, 3)),
+            ),
+            r"style image has 3 channels",
+        ),
+    ]
+    for job, message in cases:
+        with pytest.raises(ConfigError, match=message):
+            _run(job)
+    assert not (tmp_path / "o").exists()
+
+
+def _style_file(folder, channels):
+    import tifffile
+
+    path = folder / f"style{channels}.tif"
+    pixels = np.random.default_rng(9).integers(30, 120, (50, 60, channels), np.uint8)
+    tifffile.imwrite(path, pixels.squeeze(), photometric="rgb" if channels == 3 else "minisblack")
+    return str(path)

@@ -1,0 +1,104 @@
+import threading
+
+import pytest
+
+from raydom.inference.worker import BlockWorker, Task
+from raydom.storage.receipts import RunFolder
+from raydom.types import Block, Region
+
+
+def _tasks(count):
+    blocks = [Block("img", Region((16 * n, 0), (16 * n + 16, 16))) for n in range(count)]
+    return [Task(0, "block", block, "recipe") for block in blocks]
+
+
+class Squares:
+    """Writes the square of a block's first row; fails as often as it is told to."""
+
+    def __init__(self, failures=None):
+        self.failures, self.written, self.threads = dict(failures or {}), {}, set()
+
+    def _maybe_fail(self, stage, task):
+        left = self.failures.get((stage, task.block.write.start[0] // 16), 0)
+        if left:
+            self.failures[stage, task.block.write.start[0] // 16] = left - 1
+            raise OSError(f"{stage} went wrong")
+
+    def read(self, task):
+        self._maybe_fail("read", task)
+        self.threads.add(threading.get_ident())
+        return task.block.write.start[0]
+
+    def compute(self, task, inputs):
+        self._maybe_fail("compute", task)
+        return inputs**2
+
+    def write(self, task, outputs):
+        self._maybe_fail("write", task)
+        self.written[task.block.block_id] = outputs
+        return {"checksum": str(outputs)}
+
+
+def _worker(processor, tmp_path, **options):
+    options = {"run_id": "this run"} | options
+    return BlockWorker(lambda job: processor, [RunFolder(str(tmp_path))], **options)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_every_task_is_written_and_has_a_receipt_and_no_mark_is_left(tmp_path, overlap):
+    processor = Squares()
+    receipts = _worker(processor, tmp_path, overlap=overlap).process(_tasks(5))
+    stored = RunFolder(str(tmp_path)).read_receipts()
+    assert processor.written == {f"img@{16 * n}-0": (16 * n) ** 2 for n in range(5)}
+    assert set(stored.values()) == set(receipts)
+    assert {receipt.status for receipt in receipts} == {"ok"}
+    assert not RunFolder(str(tmp_path)).marks()
+    assert (threading.get_ident() in processor.threads) is not overlap
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("stage", ["read", "compute", "write"])
+def test_two_failures_are_retried_and_a_third_is_recorded_without_stopping_the_others(tmp_path, stage, overlap):
+    processor = Squares({(stage, 1): 2, (stage, 3): 3})
+    receipts = _worker(processor, tmp_path, overlap=overlap).process(_tasks(5))
+    by_row = {int(receipt.block_id.split("@")[1].split("-")[0]) // 16: receipt for receipt in receipts}
+    assert [by_row[n].status for n in range(5)] == ["ok", "ok", "ok", "failed", "ok"]
+    assert by_row[1].attempts == 3 and by_row[0].attempts == 1
+    assert by_row[3].error == f"OSError: {stage} went wrong"
+    assert "img@48-0" not in processor.written
+
+
+def test_a_block_is_quarantined_after_three_deaths_of_its_worker_and_its_neighbours_are_done(tmp_path):
+    folder, tasks = RunFolder(str(tmp_path)), _tasks(3)
+    folder.mark([task.key for task in tasks], "node", "this run")  # died with the whole batch
+    for _ in range(2):  # then twice alone
+        folder.mark([tasks[1].key], "node", "this run")
+    receipts = {receipt.block_id: receipt for receipt in _worker(Squares(), tmp_path).process(tasks)}
+    assert receipts["img@16-0"].status == "quarantined"
+    assert "died 3 times" in (receipts["img@16-0"].error or "")
+    assert receipts["img@0-0"].status == receipts["img@32-0"].status == "ok"
+    assert not folder.marks()
+
+
+def test_deaths_of_a_lost_node_or_of_an_earlier_driver_are_nobodys_fault(tmp_path):
+    folder, tasks = RunFolder(str(tmp_path)), _tasks(1)
+    for _ in range(3):
+        folder.mark([tasks[0].key], "lost node", "this run")
+        folder.mark([tasks[0].key], "node", "an earlier run")
+    worker = _worker(Squares(), tmp_path, node_is_alive=lambda node: node != "lost node")
+    assert [receipt.status for receipt in worker.process(tasks)] == ["ok"]
+
+
+def test_what_was_done_before_the_worker_died_is_not_done_again(tmp_path):
+    folder, tasks = RunFolder(str(tmp_path)), _tasks(3)
+    _worker(Squares(), tmp_path).process(tasks[:2])
+    folder.mark([task.key for task in tasks], "node", "this run")
+    processor = Squares()
+    receipts = _worker(processor, tmp_path).process(tasks)
+    assert set(processor.written) == {"img@32-0"}
+    assert {receipt.status for receipt in receipts} == {"ok"} and len(receipts) == 3
+
+
+def test_a_task_survives_its_journey_as_text():
+    for task in _tasks(2):
+        assert Task.from_json(task.to_json()) == task
