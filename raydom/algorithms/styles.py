@@ -202,7 +202,7 @@ def _prepare_nst(style: StyleInput, config: StyleConfig) -> Apply:
         else:
             matched = [MATCHING[nst.init](pixels, own, style_statistics) for pixels, own in content.each()]
             start = shown.stretch(torch.cat(matched))
-        return _within(shown.restore(transfer(stretched, start, targets, nst)), shown, style_statistics)
+        return _within_legal_range(shown.restore(transfer(stretched, start, targets, nst)), style_statistics)
 
     return apply
 
@@ -233,12 +233,9 @@ def _feature_network(features: str, weights: str | None, device: str) -> Feature
     return network.to(torch.device(device)).to(memory_format=torch.channels_last)
 
 
-def _within(fractions: Tensor, shown: DisplayRange, statistics: ImageStatistics) -> Tensor:
-    """Clipped to the legal range, or to the style's own extremes where the style was stretched."""
-    low = [0.0 if a == 0 and b == 1 else m for a, b, m in zip(shown.low, shown.high, statistics.minimum, strict=True)]
-    high = [1.0 if a == 0 and b == 1 else m for a, b, m in zip(shown.low, shown.high, statistics.maximum, strict=True)]
-    lowest, highest = (fractions.new_tensor(values).reshape(1, -1, 1, 1) for values in (low, high))
-    return torch.minimum(torch.maximum(fractions, lowest), highest)
+def _within_legal_range(fractions: Tensor, statistics: ImageStatistics) -> Tensor:
+    """Clipped to 0..1, or as far as the style reaches where it has no such bounds (signed or floating point)."""
+    return fractions.clamp(min(0.0, *statistics.minimum), max(1.0, *statistics.maximum))
 
 
 def _imported(name: str) -> Method:

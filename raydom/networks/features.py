@@ -207,13 +207,13 @@ def _sides(stages: nn.Sequential, size: int) -> list[int]:
     """Sides after each stage for an input side; 0 where a window does not fit."""
     sides = [size]
     # Convolutions that run side by side (SqueezeNet's fires) keep the size, so taking them in turn is right, too.
-    for stage in (module for stage in stages for module in stage.modules()):
-        if isinstance(stage, nn.Conv2d | nn.MaxPool2d):
-            kernel, stride, padding = (_first(v) for v in (stage.kernel_size, stage.stride, stage.padding))
+    for module in (part for stage in stages for part in stage.modules()):
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride, padding = (_first(v) for v in (module.kernel_size, module.stride, module.padding))
             room = sides[-1] + 2 * padding - kernel
-            up = stride - 1 if isinstance(stage, nn.MaxPool2d) and stage.ceil_mode else 0
+            up = stride - 1 if isinstance(module, nn.MaxPool2d) and module.ceil_mode else 0
             out = (room + up) // stride + 1 if room + up >= 0 else 0
-            sides.append(out if isinstance(stage, nn.MaxPool2d) or room >= 0 else 0)
+            sides.append(out if isinstance(module, nn.MaxPool2d) or room >= 0 else 0)
     return sides
 
 

@@ -1,0 +1,237 @@
+"""The methods by name, and ``stylize`` on arrays of every kind; the network is a small seeded one, from a file."""
+
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import raydom
+from raydom.algorithms.styles import METHODS, StyleInput, get_method, methods, stylize
+from raydom.config import METHODS as METHODS_OF_CONFIG
+from raydom.config import NstConfig, StyleConfig
+from raydom.errors import ConfigError, DataError
+from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def nst(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Options of nst for the first two convolutions of a VGG-19 with seeded weights."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for index, inputs in ((0, 3), (2, 64)):
+        scale = (2 / (9 * inputs)) ** 0.5
+        state[f"features.{index}.weight"] = scale * torch.randn(64, inputs, 3, 3, generator=generator)
+        state[f"features.{index}.bias"] = torch.zeros(64)
+    path = tmp_path_factory.mktemp("weights") / "vgg19.pth"
+    torch.save(state, path)
+    return {
+        "weights": str(path),
+        "style_layers": ("relu1_1", "relu1_2"),
+        "content_layers": ("relu1_2",),
+        "steps": 3,
+    }
+
+
+def picture(dtype: str, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    """Random intensities between two fractions of the legal range."""
+    fractions = low + (high - low) * RNG.random(shape)
+    return (fractions * np.iinfo(dtype).max).astype(dtype) if np.dtype(dtype).kind in "ui" else fractions.astype(dtype)
+
+
+def prepared(method: str, style: np.ndarray, **nst: object) -> object:
+    config = StyleConfig(method=method, style="array", nst=NstConfig(**nst))  # type: ignore[arg-type]
+    return get_method(method).prepare(style_input(style), config)
+
+
+def style_input(*pixels: np.ndarray) -> StyleInput:
+    """A batch of (c, h, w) images."""
+    statistics = [image_statistics(p) for p in pixels]
+    fractions = [torch.from_numpy(to_fraction(p, s)) for p, s in zip(pixels, statistics, strict=True)]
+    own = tuple(fraction_statistics(s, pixels[0].dtype) for s in statistics)
+    return StyleInput(torch.stack(fractions), own)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        ("uint8", (13, 20, 3)),
+        ("uint16", (17, 12)),
+        ("float32", (17, 12, 1)),
+        ("float64", (9, 11, 3)),
+        ("int16", (17, 12)),
+    ],
+)
+def test_shape_and_dtype_are_kept(method: str, dtype: str, shape: tuple[int, ...], nst: dict) -> None:
+    style = picture("uint8", (9, 31, *shape[2:]), 0.5, 1.0)
+    image = picture(dtype, shape, 0.0, 0.4)
+    before = image.copy()
+    result = stylize(image, style, method, **(nst if method == "nst" else {}))
+    assert result.shape == image.shape and result.dtype == image.dtype
+    assert np.array_equal(image, before)
+    if method == "none":
+        assert np.array_equal(result, image)
+    else:  # intensities are the style's
+        assert result.mean() / image.max() > 1.5
+
+
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "nst"])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_channels_may_be_on_any_axis(method: str, axis: int, nst: dict) -> None:
+    options = nst if method == "nst" else {}
+    image, style = picture("uint8", (12, 10, 2)), picture("uint8", (8, 9, 2), 0.3, 0.5)
+    expected = stylize(image, style, method, **options)
+    moved = stylize(np.moveaxis(image, -1, axis), np.moveaxis(style, -1, axis), method, channel_axis=axis, **options)
+    assert np.array_equal(np.moveaxis(moved, axis, -1), expected)
+
+
+def test_12_bit_images_in_16_bit_files_are_seen_and_come_back_in_the_range_of_the_style(nst: dict) -> None:
+    image, style = picture("uint16", (20, 20), 0.0, 1 / 16), picture("uint16", (20, 20), 0.01, 0.03)
+    result = stylize(image, style, "nst", **nst, init="content")
+    assert result.mean() == pytest.approx(style.mean(), rel=0.1)
+    assert result.std() == pytest.approx(style.std(), rel=0.3)
+
+
+def test_float_images_outside_0_to_1_take_the_scale_of_a_float_style() -> None:
+    image, style = RNG.normal(500, 100, (30, 20)), RNG.normal(-3, 2, (25, 25))
+    result = stylize(image, style, "meanstd")
+    assert result.mean() == pytest.approx(style.mean(), abs=1e-3)
+    assert result.std() == pytest.approx(style.std(), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "nst"])
+@pytest.mark.parametrize("value", [0, 128])
+def test_constant_images_and_styles_have_a_result(method: str, value: int, nst: dict) -> None:
+    options = nst if method == "nst" else {}
+    flat, other = np.full((12, 10, 3), value, np.uint8), picture("uint8", (12, 10, 3))
+    for image, style in ((flat, other), (other, flat), (flat, flat)):
+        result = stylize(image, style, method, **options)
+        assert result.shape == image.shape
+    assert np.array_equal(stylize(flat, flat, "meanstd"), flat)
+
+
+def test_without_steps_nst_is_its_start(nst: dict) -> None:
+    image, style = picture("uint8", (12, 10, 3)), picture("uint8", (9, 9, 3), 0.3, 0.7)
+    for start in ("meanstd", "histogram", "reinhard"):
+        assert np.array_equal(stylize(image, style, **nst | {"steps": 0, "init": start}), stylize(image, style, start))
+    noise = [stylize(image, style, **nst | {"steps": 0, "init": "noise", "seed": seed}) for seed in (1, 1, 2)]
+    assert np.array_equal(noise[0], noise[1]) and not np.array_equal(noise[0], noise[2])
+
+
+def test_nst_begins_at_the_image_it_is_given(nst: dict) -> None:
+    content = style_input(picture("uint8", (3, 12, 10)))
+    apply = prepared("nst", picture("uint8", (3, 9, 9)), **nst | {"steps": 0})
+    begin = torch.rand(1, 3, 12, 10)
+    torch.testing.assert_close(apply(StyleInput(content.pixels, content.statistics, begin), torch.Generator()), begin)
+
+
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "nst"])
+@pytest.mark.parametrize("init", ["meanstd", "noise"])
+def test_an_image_does_not_depend_on_its_batch(method: str, init: str, nst: dict) -> None:
+    a, b = picture("uint8", (3, 12, 10), 0, 0.2), picture("uint8", (3, 12, 10))
+    apply = prepared(method, picture("uint8", (3, 9, 9)), **nst | {"init": init})
+    both = apply(style_input(a, b), torch.Generator().manual_seed(3))
+    for number, one in enumerate((a, b)):
+        alone = apply(style_input(one), torch.Generator().manual_seed(3))
+        torch.testing.assert_close(both[number : number + 1], alone, atol=1e-4, rtol=0)
+
+
+def test_a_large_image_keeps_its_fine_detail_and_takes_the_look_of_its_overview(nst: dict) -> None:
+    image, style = picture("uint8", (90, 70), 0.1, 0.3), picture("uint8", (40, 40), 0.4, 0.9)
+    options = nst | {"overview_px": 32, "content_layers": ("relu1_1",)}
+    result = stylize(image, style, **options)
+    matched = stylize(image, style, "meanstd")
+    detail, matched_detail = (np.diff(x.astype(float), axis=0) for x in (result, matched))
+    assert np.corrcoef(detail.ravel(), matched_detail.ravel())[0, 1] > 0.9
+    assert not np.array_equal(result, matched)
+    assert np.array_equal(stylize(image, style, **options | {"steps": 0}), matched)
+
+
+def test_requests_that_make_no_sense_are_refused(nst: dict) -> None:
+    gray, rgb = picture("uint8", (12, 10)), picture("uint8", (12, 10, 3))
+    with pytest.raises(ConfigError, match="unknown style method 'histogramm'; did you mean histogram"):
+        stylize(gray, gray, "histogramm")
+    with pytest.raises(ConfigError, match=r"unknown setting nst\.step; did you mean nst\.steps"):
+        stylize(gray, gray, "nst", step=3)
+    with pytest.raises(ConfigError, match="wrong type"):
+        stylize(gray, gray, "nst", steps="many")
+    with pytest.raises(ConfigError, match="method meanstd has no options; got steps"):
+        stylize(gray, gray, "meanstd", steps=3)
+    with pytest.raises(ConfigError, match=r"image has 3 channels .* and the style 1"):
+        stylize(rgb, gray, "meanstd")
+    with pytest.raises(ConfigError, match="style holds NaN or infinity in 1 values"):
+        stylize(gray, np.array([[0.0, np.nan], [1.0, 1.0]]), "meanstd")
+    with pytest.raises(ConfigError, match=r"got shape \(2, 2, 2, 2\)"):
+        stylize(np.zeros((2, 2, 2, 2)), gray, "meanstd")
+    with pytest.raises(ConfigError, match="channel_axis must be between -3 and 2; got 3"):
+        stylize(rgb, rgb, "meanstd", channel_axis=3)
+    with pytest.raises(ConfigError, match="1 or 3 channels"):
+        stylize(rgb[..., :2], rgb[..., :2], "reinhard")
+    with pytest.raises(ConfigError, match="no layer 'relu4_2'; it has relu1_1, relu1_2"):
+        stylize(gray, gray, **nst | {"content_layers": ("relu4_2",)})
+
+
+def test_the_names_are_those_of_the_configuration() -> None:
+    assert methods() == METHODS_OF_CONFIG == raydom.methods()
+    assert {name for name in methods() if not get_method(name).pointwise} == {"nst"}
+
+
+def invert(content: StyleInput, style: StyleInput, config: StyleConfig, generator: torch.Generator) -> Tensor:
+    return 1 - content.pixels
+
+
+def shrink(content: StyleInput, style: StyleInput, config: StyleConfig, generator: torch.Generator) -> Tensor:
+    return content.pixels[..., 1:]
+
+
+def test_anybodys_function_is_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("lab_styles")
+    module.invert, module.shrink, module.number = invert, shrink, 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lab_styles", module)
+    monkeypatch.setattr(invert, "pointwise", True, raising=False)
+    monkeypatch.setattr(invert, "version", 7, raising=False)
+    found = get_method("lab_styles:invert")
+    assert (found.pointwise, found.version) == (True, 7)
+    assert (get_method("lab_styles:shrink").pointwise, get_method("lab_styles:shrink").version) == (False, 1)
+    image = picture("uint8", (5, 4))
+    assert np.array_equal(stylize(image, image, "lab_styles:invert"), 255 - image)
+    with pytest.raises(DataError, match=r"lab_styles:shrink returned \(1, 1, 5, 3\)"):
+        stylize(image, image, "lab_styles:shrink")
+    with pytest.raises(ConfigError, match=r"has no function 'inverse'.*Did you mean lab_styles:invert"):
+        get_method("lab_styles:inverse")
+    with pytest.raises(ConfigError, match="has no function 'number'"):
+        get_method("lab_styles:number")
+    with pytest.raises(ConfigError, match="module no_such_lab cannot be imported"):
+        get_method("no_such_lab:style")
+
+
+def test_nst_sees_with_the_encoder_of_a_model_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raydom.algorithms import styles
+    from raydom.config import ModelSpec, UNetConfig
+    from raydom.networks.unet import UNet
+
+    config = UNetConfig(base_channels=4, depth=1)
+    spec = ModelSpec(
+        network="unet",
+        unet=config,
+        channels=("gray",),
+        low=0.0,
+        high=0.1,
+        pixel_size_um=None,
+        total_stride=2,
+        receptive_field_px=9,
+        num_classes=2,
+    )
+    monkeypatch.setattr(styles, "load_trained", lambda run: (UNet(config).eval(), spec))
+    image, style = picture("uint16", (20, 15), 0.0, 0.02), picture("uint16", (10, 10), 0.02, 0.1)
+    result = stylize(image, style, features=f"encoder:{tmp_path}", steps=5, init="content")
+    assert result.mean() == pytest.approx(style.mean(), rel=0.3)
+    rgb = picture("uint8", (8, 8, 3))
+    with pytest.raises(ConfigError, match="trained on 1 channels and the images have 3"):
+        stylize(rgb, rgb, features=f"encoder:{tmp_path}")
