@@ -20,6 +20,7 @@ LEVELS = (
     ("types",),
     ("config",),
     ("images", "storage", "networks"),
+    ("ingestion",),
     ("algorithms",),
     ("training", "inference"),
     ("search",),

@@ -40,8 +40,8 @@ class Multiscale:
     """One letter an axis of the stored arrays, such as ``tczyx``."""
     paths: tuple[str, ...]
     """The levels, the finest first."""
-    pixel_size_um: tuple[float, float] | None
-    """Of y and x at the finest level; None if no unit of length is given."""
+    pixel_sides_um: tuple[float, float] | None
+    """Height and width of a pixel of the finest level; None if no unit of length is given."""
     channels: tuple[str, ...]
     """Names of the channels; empty if none are given."""
     labels: tuple[str, ...]
@@ -250,9 +250,9 @@ def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
             f"{where}: no OME-Zarr 0.4 or 0.5 image ({type(error).__name__}: {error}); "
             "name the group that has the multiscales metadata (for a plate: one of its fields)."
         ) from error
-    pixel_size = (sizes[0] * lengths[0], sizes[1] * lengths[1]) if lengths[0] and lengths[1] else None
+    sides = (sizes[0] * lengths[0], sizes[1] * lengths[1]) if lengths[0] and lengths[1] else None
     names = () if group_path else list_labels(uri)
-    return Multiscale("".join(axes), paths, pixel_size, channels, names)
+    return Multiscale("".join(axes), paths, sides, channels, names)
 
 
 def list_labels(uri: str) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def test_the_metadata_are_valid_ome_zarr_and_say_what_was_said(uri: str) -> None
     Image.from_zarr(group)
     ImageLabel.from_zarr(group["labels/nuclei"])
     read = read_multiscale(uri)
-    assert (read.axes, read.paths, read.pixel_size_um) == ("cyx", ("0", "1", "2"), (0.5, 0.5))
+    assert (read.axes, read.paths, read.pixel_sides_um) == ("cyx", ("0", "1", "2"), (0.5, 0.5))
     assert (read.channels, read.labels) == (("red", "green", "blue"), ("nuclei",))
     assert read_multiscale(uri, "labels/nuclei").axes == "yx"
     array = group["0"]
@@ -83,7 +83,7 @@ def test_the_metadata_are_valid_ome_zarr_and_say_what_was_said(uri: str) -> None
 def test_an_unknown_pixel_size_is_not_claimed(tmp_path: Path) -> None:
     uri = str(tmp_path / "cells.zarr")
     make_image(uri, pixel_size_um=None)
-    assert read_multiscale(uri).pixel_size_um is None
+    assert read_multiscale(uri).pixel_sides_um is None
     group = zarr.open_group(uri, mode="r")
     Image.from_zarr(group)
     assert "unit" not in group.attrs["ome"]["multiscales"][0]["axes"][1]

@@ -1,0 +1,5 @@
+"""From image files to a collection: what belongs together, and what is written of it."""
+
+from raydom.ingestion.run import IngestReport, Refusal, ingest
+
+__all__ = ["IngestReport", "Refusal", "ingest"]

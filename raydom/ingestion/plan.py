@@ -1,0 +1,251 @@
+"""What an ingestion will do: which files are images, their ids, and which label files belong to them.
+
+Nothing is opened here, so that conflicts are told before anything is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raydom.config import IngestConfig
+from raydom.errors import ConfigError
+from raydom.storage import files
+from raydom.storage.readers import SUFFIXES
+from raydom.types import ImageRecord
+
+logger = logging.getLogger(__name__)
+
+IGNORED = (
+    "", ".md", ".txt", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".ini", ".html", ".pdf", ".db",
+    ".parquet", ".py", ".log", ".npy", ".zip",
+)  # fmt: skip
+"""Files of a folder or glob with these suffixes are no images and are passed over; others are refused by name."""
+PLANE = re.compile(r"(_[a-z]\d{3,})+$")
+"""The suffix that a plane of a stack has in its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestTask:
+    """One image file and its label files: the unit of work. Plain values, so that it can run anywhere."""
+
+    image_id: str
+    """Of the image, or, before the plane's suffix, of each plane of a stack."""
+    source: str
+    labels: tuple[tuple[str, str], ...]
+    """Name and file of each label."""
+    group: str | None
+    config: IngestConfig
+    existing: tuple[ImageRecord, ...]
+    """Rows of the collection with this id, or the ids of its planes."""
+
+
+def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[list[IngestTask], list[str]]:
+    """The tasks of an ingestion, in the order of their ids, and what the user should be told.
+
+    Args:
+        records: The rows that the collection has already.
+
+    Raises:
+        ConfigError: For a source that does not exist, two sources with one id, and labels that cannot be paired.
+    """
+    label_sets = find_labels(config)
+    label_files = {uri for uris in label_sets.values() for uri in uris}
+    sources = find_groups(config) if config.index_only else find_files(config.source)
+    sources = [source for source in sources if source not in label_files]
+    by_id: dict[str, str] = {}
+    for source in sources:
+        image_id = safe_id(source)
+        if image_id in by_id:
+            raise ConfigError(
+                f"two sources have the id {image_id}: {by_id[image_id]} and {source}. Rename one, or ingest them into "
+                "two collections."
+            )
+        by_id[image_id] = source
+    if not by_id:
+        raise ConfigError(f"no image files in {', '.join(config.source)}; readable are {', '.join(SUFFIXES)}.")
+    pairs, told = pair_label_sets(by_id, label_sets)
+    existing: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        for key in {record.image_id, PLANE.sub("", record.image_id)}:
+            existing[key].append(record)
+    tasks = [
+        IngestTask(
+            image_id=image_id,
+            source=by_id[image_id],
+            labels=pairs.get(image_id, ()),
+            group=_group_of(by_id[image_id], config.group),
+            config=config,
+            existing=tuple(existing.get(image_id, ())),
+        )
+        for image_id in sorted(by_id)
+    ]
+    ungrouped = sum(task.group is None for task in tasks)
+    if config.group is not None and ungrouped:
+        told.append(f"--group {config.group!r} matches no part of the path of {ungrouped} of {len(tasks)} files.")
+    return tasks, told
+
+
+def find_files(sources: Iterable[str]) -> list[str]:
+    """The image files that sources (files, folders, globs; local or URLs) name, sorted, each once.
+
+    A folder means the files directly in it, and a glob may reach deeper (``**``). Both pass over hidden files and
+    documents; every other file is taken, and refused by name later if it is no image.
+
+    Raises:
+        ConfigError: If a source does not exist, or a glob matches nothing.
+    """
+    found: dict[str, None] = {}
+    passed: Counter[str] = Counter()
+    for source in sources:
+        uri = files.absolute(source)
+        is_file = _suffix(uri) in SUFFIXES and files.exists(uri) and not files.is_folder(uri)
+        if is_file:
+            found[uri] = None
+            continue
+        if files.is_folder(uri):
+            if files.exists(files.join(uri, "zarr.json")) or files.exists(files.join(uri, ".zattrs")):
+                raise ConfigError(f"{uri} is a Zarr group; OME-Zarr images are listed in place by --index-only.")
+            candidates = files.list_files(uri)
+        elif files.exists(uri):
+            found[uri] = None
+            continue
+        elif re.search(r"[*?\[]", uri):
+            candidates = [match for match in files.glob(uri) if not files.is_folder(match)]
+            if not candidates:
+                raise ConfigError(f"{source}: no file matches.")
+        else:
+            raise ConfigError(f"{source}: there is no such file or folder.")
+        for candidate in candidates:
+            if _name(candidate).startswith("."):
+                continue
+            if _suffix(candidate) in IGNORED or _name(candidate).lower().startswith(("readme", "license")):
+                passed[_suffix(candidate) or "no suffix"] += 1
+            else:
+                found[candidate] = None
+    if passed:
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(passed.items()))
+        logger.warning("passed over %d files that are no images (%s).", sum(passed.values()), kinds)
+    return sorted(found)
+
+
+def find_groups(config: IngestConfig) -> list[str]:
+    """The OME-Zarr groups that sources name: groups, folders of ``*.zarr`` groups, and globs."""
+    found: dict[str, None] = {}
+    for source in config.source:
+        uri = files.absolute(source)
+        matches = [uri] if not re.search(r"[*?\[]", uri) or files.exists(uri) else files.glob(uri)
+        inside = []
+        for match in matches:
+            if any(files.exists(files.join(match, name)) for name in ("zarr.json", ".zattrs", ".zgroup")):
+                inside.append(match)
+            else:
+                inside += [folder for folder in files.list_folders(match) if folder.endswith(".zarr")]
+        if not inside:
+            raise ConfigError(f"{source}: there is no OME-Zarr group, nor a folder with *.zarr in it.")
+        found |= dict.fromkeys(inside)
+    return sorted(found)
+
+
+def find_labels(config: IngestConfig) -> dict[str, list[str]]:
+    """The label files of each label name. ``PATH`` without ``NAME=`` is named ``label``."""
+    found: dict[str, list[str]] = {}
+    for entry in config.labels:
+        match = re.match(r"([^/:=]+)=(.+)", entry)
+        name, source = (match[1], match[2]) if match else ("label", entry)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ConfigError(f"label name {name!r} can only have letters, digits and . _ -; give --labels NAME=PATH.")
+        found[name] = sorted({*found.get(name, ()), *find_files([source])})
+    return found
+
+
+def pair_label_sets(
+    by_id: Mapping[str, str], label_sets: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, tuple[tuple[str, str], ...]], list[str]]:
+    """For each image id, the name and file of its labels; and what is left without a partner.
+
+    Raises:
+        ConfigError: If two label files have one stem, an image could have several, or none fits any image.
+    """
+    pairs: dict[str, tuple[tuple[str, str], ...]] = {}
+    told: list[str] = []
+    for name, uris in label_sets.items():
+        by_stem: dict[str, str] = {}
+        for uri in uris:
+            stem = safe_id(uri)
+            if stem in by_stem:
+                raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem]} and {uri}.")
+            by_stem[stem] = uri
+        partner = pair_stems(list(by_id), list(by_stem), name)
+        if not partner:
+            raise ConfigError(
+                f"no file of label {name} belongs to any image: the images are called {', '.join(list(by_id)[:3])}, "
+                f"the labels {', '.join(list(by_stem)[:3]) or '(there are none)'}. The stems must be the same, or the "
+                "label's must go on after a _ - or dot."
+            )
+        lonely = sorted(set(by_stem) - set(partner.values()))
+        if lonely:
+            told.append(
+                f"{len(lonely)} files of label {name} belong to no image and are not used: "
+                f"{', '.join(by_stem[stem] for stem in lonely[:5])}{', ...' if len(lonely) > 5 else ''}"
+            )
+        if len(partner) < len(by_id):
+            told.append(f"{len(by_id) - len(partner)} of {len(by_id)} images have no label {name}.")
+        for image_id, stem in partner.items():
+            pairs[image_id] = (*pairs.get(image_id, ()), (name, by_stem[stem]))
+    return pairs, told
+
+
+def pair_stems(images: Sequence[str], labels: Sequence[str], name: str) -> dict[str, str]:
+    """For each image stem that has one, the label stem: the same, or the image's with ``_``, ``-`` or ``.`` and more.
+
+    A longer label stem belongs to the longest image stem that it begins with.
+
+    Raises:
+        ConfigError: If several labels could belong to one image.
+    """
+    partner = {stem: stem for stem in images if stem in set(labels)}
+    known = set(images)
+    candidates: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        if label in known:
+            continue
+        starts = [label[:end] for end in range(len(label) - 1, 0, -1) if label[end] in "_-." and label[:end] in known]
+        if starts:
+            candidates[starts[0]].append(label)
+    for stem, found in candidates.items():
+        if stem in partner:
+            continue
+        if len(found) > 1:
+            raise ConfigError(
+                f"image {stem} could have the label {name} of {' or '.join(sorted(found))}; "
+                f"choose by a glob, such as --labels '{name}=FOLDER/*{found[0][len(stem) :]}*'."
+            )
+        partner[stem] = found[0]
+    return partner
+
+
+def safe_id(uri: str) -> str:
+    """The stem of a file name, with characters other than letters, digits and ``._-`` replaced by ``_``."""
+    stem = re.sub(r"(\.ome)?\.[^.]+$", "", _name(uri), flags=re.IGNORECASE) or _name(uri)
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
+
+
+def _group_of(source: str, pattern: str | None) -> str | None:
+    """The first group that takes part in the match (or the whole match) of the pattern in the path."""
+    match = re.search(pattern, source) if pattern is not None else None
+    if match is None:
+        return None
+    return next((group for group in match.groups() if group is not None), match[0])
+
+
+def _name(uri: str) -> str:
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _suffix(uri: str) -> str:
+    dot = _name(uri).rfind(".")
+    return _name(uri)[dot:].lower() if dot > 0 else ""

@@ -1,0 +1,470 @@
+"""Ingestion: reads the files of a plan, each on its own, and writes the collection's manifest at the end.
+
+A file is written completely (pixels, pyramid, labels) before it has a row, and the manifest is replaced in one piece,
+so a manifest never lists half an image, whatever kills the run. ``ingest_file`` takes plain values and gives plain
+values, and ``map`` is an argument: the same plan runs on threads here and on a cluster elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydom.config import IngestConfig
+from raydom.errors import ConfigError, DataError
+from raydom.images.intensity import image_statistics, stream_statistics
+from raydom.ingestion.labels import as_labels
+from raydom.ingestion.plan import IngestTask, make_plan
+from raydom.storage import files
+from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
+from raydom.storage.readers import Picture, default_channels, read_pictures, square_pixel
+from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_whole
+from raydom.types import ImageRecord, ImageStatistics
+
+logger = logging.getLogger(__name__)
+
+ERRORS = "ingest-errors.parquet"
+FORMAT = 1
+"""Raised when the same files would be stored differently, so that they are ingested again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A file that was not ingested, and why."""
+
+    source_file: str
+    label_file: str | None
+    """The label file, if that is where the fault lies."""
+    error_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOutcome:
+    """What became of one task."""
+
+    task: IngestTask
+    records: tuple[ImageRecord, ...] = ()
+    """New rows."""
+    replaced: tuple[ImageRecord, ...] = ()
+    """Rows that they stand for."""
+    skipped: bool = False
+    """The collection has this very content already; ``records`` only differ from ``replaced`` by what was asked."""
+    refusal: Refusal | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """What an ingestion did, by image id."""
+
+    ingested: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Already in the collection, unchanged."""
+    refused: tuple[Refusal, ...]
+    warnings: tuple[str, ...]
+
+
+Map = Callable[[Callable[[IngestTask], IngestOutcome], Sequence[IngestTask]], Iterable[IngestOutcome]]
+
+
+def ingest(
+    config: IngestConfig, *, map: Map | None = None, progress: Callable[[int, int], None] | None = None
+) -> IngestReport:
+    """Read image files into a collection, which is made or extended.
+
+    A file whose content is in the collection already is skipped; one that changed replaces its images. Files that
+    cannot be read are refused by name and listed in ``ingest-errors.parquet``; the others go on.
+
+    Args:
+        map: Runs the tasks, in any order. Default: threads.
+        progress: Called with the number of files done and of all.
+
+    Raises:
+        ConfigError: Before anything is written, if the request cannot be carried out.
+    """
+    out = files.absolute(config.out)
+    before = open_collection(out).records if files.exists(files.join(out, MANIFEST)) else ()
+    tasks, told = make_plan(replace(config, out=out), before)
+    _check_writable(out)
+    run = map if map is not None else _threads(config.num_threads or min(8, os.cpu_count() or 1))
+    rows = {record.image_id: record for record in before}
+    outcomes: list[IngestOutcome] = []
+    try:
+        for outcome in run(ingest_file, tasks):
+            outcomes.append(_admit(outcome, rows))
+            if progress is not None:
+                progress(len(outcomes), len(tasks))
+    finally:  # an interrupted run keeps what it has finished
+        report = _report(outcomes, told)
+        _write_errors(out, report.refused)
+        if rows or not before:
+            write_manifest(out, rows.values())
+    kept = {record.uri for record in rows.values()}
+    for record in itertools.chain.from_iterable(outcome.replaced for outcome in outcomes):
+        if record.uri not in kept and not record.uri.startswith("/") and not files.is_url(record.uri):
+            files.remove(files.join(out, record.uri))
+    for message in report.warnings:
+        logger.warning("%s", message)
+    return report
+
+
+def ingest_file(task: IngestTask) -> IngestOutcome:
+    """Read one file (or index one OME-Zarr image), and write its images; never raises for what the file holds."""
+    try:
+        return _index(task) if task.config.index_only else _read_and_write(task)
+    except _LabelError as error:
+        cause = error.__cause__ or error
+        return _refused(task, error.uri, cause)
+    except Exception as error:  # one bad file never stops the others
+        return _refused(task, None, error)
+
+
+def _refused(task: IngestTask, label_file: str | None, error: BaseException) -> IngestOutcome:
+    named = error if str(error) else type(error).__name__
+    refusal = Refusal(source_file=task.source, label_file=label_file, error_type=type(error).__name__, error=str(named))
+    return IngestOutcome(task=task, refusal=refusal)
+
+
+class _LabelError(DataError):
+    """A fault of a label file; the cause is the error itself."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.uri = uri
+
+
+# ---------------------------------------------------------------------------------------------------------- one file
+
+
+def _read_and_write(task: IngestTask) -> IngestOutcome:
+    with contextlib.ExitStack() as stack:
+        source = _copied(stack, task.source)
+        labels = {}
+        for name, uri in task.labels:
+            with _blaming(uri):
+                labels[name] = (uri, _copied(stack, uri))
+        content = _content_hash(task, source, labels)
+        same = _same_content(task, content)
+        if same:
+            return IngestOutcome(task=task, records=_relabelled(task, same), replaced=same, skipped=True)
+        mine = tuple(record for record in task.existing if record.source_file == task.source)
+        written: list[str] = []
+        records: list[ImageRecord] = []
+        notes: list[str] = []
+        try:
+            for picture, planes in _in_step(task, source, labels):
+                notes += picture.notes
+                record = _prepare(task, picture, planes, content)
+                _check_unclaimed(task, record)
+                written.append(files.join(task.config.out, record.uri))
+                _write(written[-1], record, picture, planes)
+                records.append(record)
+        except BaseException:
+            for uri in written:
+                files.remove(uri)
+            raise
+    return IngestOutcome(task=task, records=tuple(records), replaced=mine, notes=tuple(notes))
+
+
+def _copied(stack: contextlib.ExitStack, uri: str) -> Path:
+    try:
+        path = stack.enter_context(files.local_copy(uri))
+    except FileNotFoundError as error:
+        raise DataError(f"{uri}: there is no such file.") from error
+    if not path.is_file():
+        raise DataError(f"{uri}: there is no such file.")
+    return path
+
+
+def _content_hash(task: IngestTask, source: Path, labels: dict[str, tuple[str, Path]]) -> str:
+    """Of the bytes of the files, and of the settings that change what is stored."""
+    config = task.config
+    digest = hashlib.sha256(json.dumps([FORMAT, config.invert_labels, config.pixel_size_um, config.pages]).encode())
+    for name, path in [("", source), *((name, labels[name][1]) for name in sorted(labels))]:
+        with path.open("rb") as file:
+            digest.update(f"\0{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _plane_hash(content: str, plane: str) -> str:
+    return hashlib.sha256((content + plane).encode()).hexdigest() if plane else content
+
+
+def _same_content(task: IngestTask, content: str) -> tuple[ImageRecord, ...]:
+    """The rows that hold exactly this content, here or from a copy of the file elsewhere; () if it is new."""
+    same = tuple(
+        record
+        for record in task.existing
+        if record.sha256 == _plane_hash(content, record.image_id.removeprefix(task.image_id))
+    )
+    changed = [record for record in task.existing if record.source_file == task.source and record not in same]
+    return () if changed else same
+
+
+def _relabelled(task: IngestTask, records: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """The rows with the domain, split and group that were asked for now."""
+    asked = {"domain": task.config.domain, "split": task.config.split, "group": task.group}
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    return tuple(replace(record, **changes) for record in records)
+
+
+def _in_step(
+    task: IngestTask, source: Path, labels: dict[str, tuple[str, Path]]
+) -> Iterator[tuple[Picture, dict[str, tuple[np.ndarray, str]]]]:
+    """The pictures of the image file, each with the labels of the same plane: array and kind by name."""
+    config = task.config
+    streams = {name: _label_pictures(uri, path, config.invert_labels) for name, (uri, path) in labels.items()}
+    pictures = read_pictures(task.source, pages=config.pages, copy=source)
+    number = 0
+    for picture in pictures:
+        planes = {}
+        for name, stream in streams.items():
+            with _blaming(labels[name][0]):
+                label = next(stream, None)
+                if label is None:
+                    raise DataError(f"{labels[name][0]}: has {number} planes, the image has more.")
+                if label[0].shape != picture.pixels.shape[1:]:
+                    raise DataError(
+                        f"{labels[name][0]}: the label is {_size(label[0].shape)} px (height x width), its image "
+                        f"{task.source} {_size(picture.pixels.shape[1:])}."
+                    )
+                planes[name] = label
+        number += 1
+        yield picture, planes
+    for name, stream in streams.items():
+        with _blaming(labels[name][0]):
+            if next(stream, None) is not None:
+                raise DataError(f"{labels[name][0]}: has more planes than the image, which has {number}.")
+
+
+def _label_pictures(uri: str, path: Path, invert: bool) -> Iterator[tuple[np.ndarray, str]]:
+    for picture in read_pictures(uri, as_labels=True, copy=path):
+        try:
+            yield as_labels(picture.pixels, invert)
+        except DataError as error:
+            raise DataError(f"{uri}: {error}") from error
+
+
+@contextlib.contextmanager
+def _blaming(uri: str) -> Iterator[None]:
+    """Faults inside are those of this label file."""
+    try:
+        yield
+    except Exception as error:
+        raise _LabelError(uri) from error
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def _prepare(
+    task: IngestTask, picture: Picture, planes: dict[str, tuple[np.ndarray, str]], content: str
+) -> ImageRecord:
+    """The row of a picture that is yet to be written."""
+    config, pixels = task.config, picture.pixels
+    image_id, sha256 = task.image_id + picture.plane, _plane_hash(content, picture.plane)
+    folder = f"images/{task.image_id}/" if picture.plane else "images/"
+    # A changed file goes to a new place: the row that exists must not point at half of its successor.
+    taken = {record.uri for record in task.existing}
+    uri = f"{folder}{image_id}.zarr"
+    try:
+        pixel_size = config.pixel_size_um if config.pixel_size_um is not None else picture.pixel_size_um
+        statistics = image_statistics(pixels)
+    except DataError as error:
+        raise DataError(f"{task.source}{f' ({image_id})' if picture.plane else ''}: {error}") from error
+    return ImageRecord(
+        image_id=image_id,
+        uri=f"{folder}{image_id}-{sha256[:8]}.zarr" if uri in taken else uri,
+        axes="cyx",
+        shape=pixels.shape,
+        dtype=str(pixels.dtype),
+        pixel_size_um=pixel_size,
+        channels=picture.channels,
+        domain=config.domain,
+        split=config.split,
+        group=task.group if task.group is not None or not picture.plane else task.image_id,
+        labels=tuple(planes),
+        statistics=statistics,
+        source_file=task.source,
+        sha256=sha256,
+        label_kinds=tuple(kind for _, kind in planes.values()),
+    )
+
+
+def _check_unclaimed(task: IngestTask, record: ImageRecord) -> None:
+    for other in task.existing:
+        if other.image_id == record.image_id and other.source_file != task.source:
+            raise DataError(
+                f"the collection has another image with the id {record.image_id}: {other.source_file}, not "
+                f"{task.source}. Rename one, or ingest it into another collection."
+            )
+
+
+def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, tuple[np.ndarray, str]]) -> None:
+    create_image(
+        uri,
+        name=record.image_id,
+        axes="cyx",
+        shape=record.shape,
+        dtype=record.dtype,
+        pixel_size_um=record.pixel_size_um,
+        channels=record.channels,
+        windows=_windows(record.statistics, picture.pixels.dtype),
+        overwrite=True,
+    )
+    write_whole(uri, picture.pixels)
+    for name, (labels, _) in planes.items():
+        create_labels(uri, name, shape=labels.shape, dtype=labels.dtype, pixel_size_um=record.pixel_size_um)
+        write_whole(uri, labels, f"labels/{name}", method="nearest")
+
+
+def _windows(statistics: ImageStatistics, dtype: np.dtype) -> list[tuple[float, float]] | None:
+    """What viewers show as black and white: all of 8 bits; of other dtypes what all but 0.1 % of the pixels use."""
+    if dtype.itemsize == 1:
+        return None
+    channels = range(len(statistics.mean))
+    return [(statistics.percentile(channel, 0.1), statistics.percentile(channel, 99.9)) for channel in channels]
+
+
+# ---------------------------------------------------------------------------------------------- OME-Zarr made elsewhere
+
+
+def _index(task: IngestTask) -> IngestOutcome:
+    """The row of an OME-Zarr image that stays where it is; its pixels are read in blocks."""
+    metadata, levels = read_multiscale(task.source), Levels(task.source)
+    dtype, (height, width), num_channels = levels.array(0).dtype, levels.shape(0), levels.num_channels()
+    digest, kinds = hashlib.sha256(json.dumps([FORMAT, task.config.pixel_size_um]).encode()), []
+    for block in _blocks(levels):
+        digest.update(np.ascontiguousarray(block).data)
+    for name in metadata.labels:
+        label, highest = Levels(task.source, f"labels/{name}"), 0
+        if label.shape(0) != (height, width):
+            raise DataError(
+                f"{label.where}: the label is {_size(label.shape(0))} px (height x width), its image "
+                f"{_size((height, width))}."
+            )
+        for block in _blocks(label):
+            highest = max(highest, int(block.max()))
+            digest.update(np.ascontiguousarray(block).data)
+        kinds.append("binary" if highest <= 1 else "instance")
+    content = digest.hexdigest()
+    same = _same_content(task, content)
+    if same:
+        return IngestOutcome(task=task, records=_relabelled(task, same), replaced=same, skipped=True)
+    named = len(metadata.channels) == num_channels
+    pixel_size = task.config.pixel_size_um
+    try:
+        statistics = stream_statistics(lambda: _blocks(levels))
+        pixel_size = pixel_size if pixel_size is not None else square_pixel(metadata.pixel_sides_um)
+    except DataError as error:
+        raise DataError(f"{task.source}: {error}") from error
+    record = ImageRecord(
+        image_id=task.image_id,
+        uri=task.source,
+        axes="cyx",
+        shape=(num_channels, height, width),
+        dtype=str(np.dtype(dtype)),
+        pixel_size_um=pixel_size,
+        channels=metadata.channels if named else default_channels(num_channels),
+        domain=task.config.domain,
+        split=task.config.split,
+        group=task.group,
+        labels=metadata.labels,
+        statistics=statistics,
+        source_file=task.source,
+        sha256=content,
+        label_kinds=tuple(kinds),
+    )
+    _check_unclaimed(task, record)
+    mine = tuple(record for record in task.existing if record.source_file == task.source)
+    return IngestOutcome(task=task, records=(record,), replaced=mine)
+
+
+def _blocks(levels: Levels) -> Iterator[np.ndarray]:
+    """Level 0 in blocks, channels first."""
+    for region in levels.regions():
+        pixels = levels.read(region, 0)
+        yield pixels if pixels.ndim == 3 else pixels[None]
+
+
+# ------------------------------------------------------------------------------------------------------ the whole run
+
+
+def _threads(number: int) -> Map:
+    def run(function: Callable[[IngestTask], IngestOutcome], tasks: Sequence[IngestTask]) -> Iterator[IngestOutcome]:
+        with ThreadPoolExecutor(number, thread_name_prefix="ingest") as pool:
+            try:
+                yield from pool.map(function, tasks)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    return run
+
+
+def _check_writable(out: str) -> None:
+    """Refuse an output that cannot be written before the first file is read."""
+    probe = files.join(out, "write-check.tmp")
+    try:
+        files.write_bytes_atomic(probe, b"raydom")
+        files.remove(probe)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error}); choose another --out.") from error
+
+
+def _admit(outcome: IngestOutcome, rows: dict[str, ImageRecord]) -> IngestOutcome:
+    """Put the rows of an outcome into the collection, unless another file of this run took their ids."""
+    leaving = {record.image_id for record in outcome.replaced}
+    for record in outcome.records:
+        other = rows.get(record.image_id)
+        if other is not None and record.image_id not in leaving:
+            for mine in outcome.records:
+                if mine.uri != other.uri:
+                    files.remove(files.join(outcome.task.config.out, mine.uri))
+            fault = DataError(
+                f"two sources have the id {record.image_id}: {other.source_file} and {record.source_file}."
+            )
+            return _refused(outcome.task, None, fault)
+    for image_id in leaving:
+        rows.pop(image_id, None)
+    rows.update((record.image_id, record) for record in outcome.records)
+    return outcome
+
+
+def _report(outcomes: Sequence[IngestOutcome], told: Sequence[str]) -> IngestReport:
+    notes = Counter(note for outcome in outcomes for note in outcome.notes)
+    return IngestReport(
+        ingested=tuple(r.image_id for outcome in outcomes if not outcome.skipped for r in outcome.records),
+        skipped=tuple(r.image_id for outcome in outcomes if outcome.skipped for r in outcome.records),
+        refused=tuple(outcome.refusal for outcome in outcomes if outcome.refusal is not None),
+        warnings=(*told, *(f"{note} ({number} images)." for note, number in notes.items())),
+    )
+
+
+def _write_errors(out: str, refused: Sequence[Refusal]) -> None:
+    """The refused files of this run; no file if there are none."""
+    uri = files.join(out, ERRORS)
+    if not refused:
+        files.remove(uri)
+        return
+    schema = pa.schema([(name, pa.string()) for name in ("source_file", "label_file", "error_type", "error")])
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(refusal) for refusal in refused], schema=schema), sink)
+    files.write_bytes_atomic(uri, sink.getvalue())
