@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import zarr
+from ome_zarr_models.v05.image import Image as OmeImage
+from PIL import Image
+
+import raydom.ingestion.run as run_module
+from raydom.config import IngestConfig
+from raydom.errors import ConfigError, DataError
+from raydom.images.intensity import image_statistics
+from raydom.ingestion import IngestReport, ingest
+from raydom.ingestion.run import ingest_file
+from raydom.storage.collection import open_collection
+from raydom.storage.summary import describe
+from raydom.storage.zarr_images import create_image, create_labels, write_whole
+
+GENERATOR = np.random.default_rng(0)
+
+
+def save(path: Path, *shape: int, seed: int = 0) -> np.ndarray:
+    """A random image file; returns its pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def mask(path: Path, *shape: int, values: tuple[int, ...] = (0, 255)) -> np.ndarray:
+    """A label file with these values, each of them there; returns the index of the value."""
+    index = np.arange(int(np.prod(shape))).reshape(shape) % len(values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(values, np.uint8)[index]).save(path)
+    return index
+
+
+def run(folder: Path, *sources: str, **options: Any) -> IngestReport:
+    places = tuple(str(folder / source) for source in sources)
+    labels = tuple(
+        f"{label.split('=')[0]}={folder / label.split('=')[1]}" if "=" in label else str(folder / label)
+        for label in options.pop("labels", ())
+    )
+    return ingest(IngestConfig(source=places, out=str(folder / "out"), labels=labels, num_threads=2, **options))
+
+
+def test_images_and_labels_become_a_collection(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "images/p1_a.png", 21, 13, 3), save(tmp_path / "images/p2_b.png", 700, 11)
+    cells = mask(tmp_path / "cells/p1_a.gif", 21, 13)
+    nuclei = mask(tmp_path / "nuclei/p2_b_mask.png", 700, 11, values=(0, 3, 200))
+    report = run(
+        tmp_path,
+        "images",
+        labels=("cells", "nuclei=nuclei/*.png"),
+        domain="lab",
+        split="train",
+        group=r"/(p\d)_",
+        pixel_size_um=0.5,
+    )
+    assert (report.ingested, report.skipped, report.refused) == (("p1_a", "p2_b"), (), ())
+    assert len(report.warnings) == 2  # an image without each of the labels
+    collection = open_collection(str(tmp_path / "out"))
+    one, two = collection
+    np.testing.assert_array_equal(one.numpy(), np.moveaxis(first, -1, 0))
+    np.testing.assert_array_equal(two.numpy(), second[None])
+    np.testing.assert_array_equal(one.labels().numpy(), cells)
+    np.testing.assert_array_equal(two.labels("nuclei").numpy(), np.array([0, 3, 200])[nuclei])
+    assert (one.labels().kind, two.labels("nuclei").kind) == ("binary", "instance")
+    assert two.num_levels == two.labels("nuclei").num_levels == 2
+    record = one.record
+    assert (record.domain, record.split, record.group, record.pixel_size_um) == ("lab", "train", "p1", 0.5)
+    assert record.statistics == image_statistics(np.moveaxis(first, -1, 0))
+    assert record.source_file == str(tmp_path / "images/p1_a.png")
+    OmeImage.from_zarr(zarr.open_group(one.uri, mode="r"))
+    facts = describe(collection)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["total_bytes"] == 21 * 13 * 3 + 700 * 11
+    assert facts["label_kinds"] == {"label": "binary", "nuclei": "instance"}
+    assert not (tmp_path / "out/ingest-errors.parquet").exists()
+
+
+def test_bad_files_are_refused_by_name_and_the_others_go_on(tmp_path: Path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for name in ("good", "shape", "colour", "lossy"):
+        save(images / f"{name}.png", 21, 13)
+    mask(labels / "good.png", 21, 13)
+    mask(labels / "shape.png", 21, 14)
+    save(labels / "colour.png", 21, 13, 3)
+    save(labels / "lossy.jpg", 21, 13)
+    content = (images / "good.png").read_bytes()
+    (images / "cut.png").write_bytes(content[: len(content) // 2])
+    (images / "movie.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    tifffile.imwrite(images / "nan.tif", np.full((5, 7), np.nan, np.float32))
+    (images / "notes.txt").write_text("no image")
+    (images / ".hidden").write_text("no image")
+    report = run(tmp_path, "images", labels=("labels",))
+    assert report.ingested == ("good",)
+    table = pq.read_table(tmp_path / "out/ingest-errors.parquet").to_pylist()
+    assert [dataclasses.asdict(refusal) for refusal in report.refused] == table
+    reasons = {Path(row["source_file"]).name: row["error"] for row in table}
+    assert sorted(reasons) == ["colour.png", "cut.png", "lossy.png", "movie.mp4", "nan.tif", "shape.png"]
+    assert "21 x 14 px" in reasons["shape.png"]
+    assert "21 x 13" in reasons["shape.png"]
+    assert "coloured" in reasons["colour.png"]
+    assert "lossy" in reasons["lossy.png"]
+    assert "truncated" in reasons["cut.png"]
+    assert "unsupported type" in reasons["movie.mp4"]
+    assert "NaN" in reasons["nan.tif"]
+    faulty = {Path(row["source_file"]).name: row["label_file"] for row in table}
+    assert faulty["shape.png"] == str(labels / "shape.png")
+    assert faulty["cut.png"] is None
+    assert [image.image_id for image in open_collection(str(tmp_path / "out"))] == ["good"]
+    assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["good.zarr"]
+
+
+def test_a_second_run_only_ingests_what_is_new_or_changed(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"images/{name}.png", 9, 7)
+    run(tmp_path, "images", domain="x")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/images").rglob("*") if path.is_file()}
+    changed, new = save(tmp_path / "images/b.png", 9, 8, seed=1), save(tmp_path / "images/d.png", 5, 5)
+    mask(tmp_path / "labels/d.png", 5, 5)
+    report = run(tmp_path, "images", labels=("labels",), split="test")
+    assert (report.ingested, report.skipped) == (("b", "d"), ("a", "c"))
+    collection = open_collection(str(tmp_path / "out"))
+    np.testing.assert_array_equal(collection["b"].numpy()[0], changed)
+    np.testing.assert_array_equal(collection["d"].numpy()[0], new)
+    assert (collection["a"].record.domain, collection["a"].record.split) == ("x", "test")
+    untouched = [path for path in before if path.exists()]
+    assert all(path.stat().st_mtime_ns == before[path] for path in untouched)
+    assert {path.name for path in (tmp_path / "out/images").iterdir()} == {
+        "a.zarr", "c.zarr", "d.zarr", Path(collection["b"].uri).name
+    }  # fmt: skip
+    assert "b.zarr" not in {path.name for path in (tmp_path / "out/images").iterdir()}
+
+
+def test_another_file_with_the_id_of_an_image_is_refused_but_a_copy_of_it_is_known(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 9, 7)
+    run(tmp_path, "images")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/a.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    assert run(tmp_path, "copy").skipped == ("a",)
+    other = save(tmp_path / "other/a.png", 9, 7, seed=5)
+    (refusal,) = run(tmp_path, "other").refused
+    assert str(tmp_path / "images/a.png") in refusal.error
+    assert str(tmp_path / "other/a.png") in refusal.error
+    assert not np.array_equal(open_collection(str(tmp_path / "out"))["a"].numpy()[0], other)
+
+
+def test_two_sources_with_one_id_are_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    save(tmp_path / "one/a.png", 9, 7)
+    save(tmp_path / "two/a.jpg", 9, 7)
+    with pytest.raises(ConfigError, match=r"two sources have the id a: .*one/a\.png and .*two/a\.jpg"):
+        run(tmp_path, "one", "two")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_killed_keeps_what_was_finished_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        save(tmp_path / f"images/{name}.png", 9, 7)
+    write = run_module.create_labels
+    mask(tmp_path / "labels/b.png", 9, 7)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        write(*arguments, **options)
+        raise KeyboardInterrupt  # after the pixels of b, before its labels
+
+    monkeypatch.setattr(run_module, "create_labels", interrupted)
+    config = IngestConfig(
+        source=(str(tmp_path / "images"),), out=str(tmp_path / "out"), labels=(str(tmp_path / "labels"),)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        ingest(config, map=lambda function, tasks: map(function, tasks))
+    assert [image.image_id for image in open_collection(str(tmp_path / "out"))] == ["a"]
+    monkeypatch.undo()
+    report = ingest(config)
+    assert (report.ingested, report.skipped) == (("b", "c"), ("a",))
+    assert all(image.numpy().shape == (1, 9, 7) for image in open_collection(str(tmp_path / "out")))
+
+
+def test_a_stack_is_an_image_a_plane_with_a_common_group(tmp_path: Path) -> None:
+    stack = GENERATOR.integers(0, 9999, (3, 9, 7), dtype=np.uint16)
+    truth = (stack > 5000).astype(np.uint8)
+    for folder, data in (("images", stack), ("labels", truth)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "s.tif", data, photometric="minisblack", metadata={"axes": "ZYX"})
+    report = run(tmp_path, "images", labels=("labels",))
+    assert report.ingested == ("s_z000", "s_z001", "s_z002")
+    for number, image in enumerate(open_collection(str(tmp_path / "out"))):
+        np.testing.assert_array_equal(image.numpy()[0], stack[number])
+        np.testing.assert_array_equal(image.labels().numpy(), truth[number])
+        assert image.record.group == "s"
+    assert len(run(tmp_path, "images", labels=("labels",)).skipped) == 3
+    tifffile.imwrite(tmp_path / "labels/s.tif", truth[:2], photometric="minisblack", metadata={"axes": "ZYX"})
+    (refusal,) = run(tmp_path, "images", labels=("labels",)).refused
+    assert "has 2 planes, the image has more" in refusal.error
+    tifffile.imwrite(tmp_path / "images/s.tif", stack[:2], photometric="minisblack", metadata={"axes": "ZYX"})
+    assert run(tmp_path, "images", labels=("labels",)).ingested == ("s_z000", "s_z001")
+    assert len(open_collection(str(tmp_path / "out"))) == 2  # the plane that is gone from the file is gone here
+    save(tmp_path / "images/s_z001.png", 4, 4)
+    (refusal,) = run(tmp_path, "images").refused
+    assert "the id s_z001" in refusal.error
+
+
+def test_labels_can_be_inverted_and_masks_of_the_same_folder_are_no_images(tmp_path: Path) -> None:
+    save(tmp_path / "data/a.png", 9, 7)
+    index = mask(tmp_path / "data/a_mask.png", 9, 7)
+    assert run(tmp_path, "data", labels=("data/*_mask.png",), invert_labels=True).ingested == ("a",)
+    image = open_collection(str(tmp_path / "out"))["a"]
+    np.testing.assert_array_equal(image.labels().numpy(), 1 - index)
+
+
+def test_requests_that_cannot_be_carried_out_are_refused_first(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 9, 7)
+    mask(tmp_path / "labels/b.png", 9, 7)
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        run(tmp_path, "image")
+    with pytest.raises(ConfigError, match="no file matches"):
+        run(tmp_path, "images/*.gif")
+    with pytest.raises(ConfigError, match=r"no file of label label belongs to any image.*called a, the labels b"):
+        run(tmp_path, "images", labels=("labels",))
+    with pytest.raises(ConfigError, match="no image files"):
+        (tmp_path / "empty").mkdir()
+        run(tmp_path, "empty")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        ingest(IngestConfig(source=(str(tmp_path / "images"),), out=str(tmp_path / "file/out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_collections_of_object_stores_are_the_same(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "images/a.png", 9, 7)
+    config = IngestConfig(source=(str(tmp_path / "images/*.png"),), out="memory://test-ingest/out")
+    assert ingest(config).ingested == ("a",)
+    np.testing.assert_array_equal(open_collection("memory://test-ingest/out")["a"].numpy()[0], pixels)
+    assert ingest(config).skipped == ("a",)
+
+
+def test_a_task_can_go_to_another_process(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "images/a.png", 9, 7)
+
+    def elsewhere(function: Any, tasks: Any) -> Any:
+        return [pickle.loads(pickle.dumps(ingest_file(pickle.loads(pickle.dumps(task))))) for task in tasks]
+
+    ingest(IngestConfig(source=(str(tmp_path / "images"),), out=str(tmp_path / "out")), map=elsewhere)
+    np.testing.assert_array_equal(open_collection(str(tmp_path / "out"))["a"].numpy()[0], pixels)
+
+
+def test_ome_zarr_is_indexed_where_it_is(tmp_path: Path) -> None:
+    uri = str(tmp_path / "elsewhere/cells.ome.zarr")
+    pixels = GENERATOR.random((2, 21, 13)).astype(np.float32) * 40
+    create_image(
+        uri, name="cells", axes="cyx", shape=pixels.shape, dtype="float32", pixel_size_um=0.2, channels=("a", "b")
+    )
+    write_whole(uri, pixels)
+    create_labels(uri, "nuclei", shape=(21, 13), dtype="uint8", pixel_size_um=0.2)
+    write_whole(uri, (pixels[0] > 20).astype(np.uint8), "labels/nuclei", "nearest")
+    report = run(tmp_path, "elsewhere", index_only=True, domain="x")
+    assert report.ingested == ("cells",)
+    collection = open_collection(str(tmp_path / "out"))
+    image = collection["cells"]
+    assert image.uri == image.record.uri == uri
+    np.testing.assert_array_equal(image.numpy(), pixels)
+    assert (image.record.axes, image.record.shape, image.record.channels) == ("cyx", (2, 21, 13), ("a", "b"))
+    assert (image.pixel_size_um, image.labels("nuclei").kind) == (0.2, "binary")
+    exact = image_statistics(pixels)
+    np.testing.assert_allclose(image.statistics.mean, exact.mean, rtol=1e-6)
+    assert run(tmp_path, "elsewhere", index_only=True).skipped == ("cells",)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images.parquet"]
+    with pytest.raises(ConfigError, match="--index-only"):
+        run(tmp_path, "elsewhere/cells.ome.zarr")
+
+
+def test_impossible_configurations_are_refused_where_they_are_made() -> None:
+    for options, message in (
+        ({"pages": "slices"}, "planes or channels"),
+        ({"pixel_size_um": 0.0}, "must be > 0"),
+        ({"group": "("}, "no regular expression"),
+        ({"index_only": True, "labels": ("a",)}, "index_only"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            IngestConfig(source=("a",), out="b", **options)
+    with pytest.raises(DataError, match="no collection here"):
+        open_collection("/nowhere/at/all")
