@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import re
+import struct
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -257,6 +258,7 @@ def _read_tiff(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
     with _complaints("tifffile") as complaints, tifffile.TiffFile(path) as tiff:
         series = _only_series(tiff)
         _check_stored(series, path)
+        _check_last_directory(tiff)
         shape, axes = tuple(series.shape), str(series.axes)
         if "X" not in axes or "Y" not in axes or series.dtype.kind not in "buif":
             raise DataError(f"axes {axes} of shape {shape} and dtype {series.dtype} are no image.")
@@ -301,6 +303,22 @@ def _check_stored(series: Any, path: Path) -> None:
     empty = sum(not count for page in series.pages for count in page.databytecounts)
     if empty:
         raise DataError(f"{empty} strips or tiles have no data.")
+    cut = sum(
+        offset + count > page.parent.filehandle.size
+        for page in series.pages
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+    )
+    if cut:
+        raise DataError(f"truncated: {cut} strips or tiles go beyond the end of the file.")
+
+
+def _check_last_directory(tiff: Any) -> None:
+    """Refuse a file that ends inside its last page's directory, which tifffile reads as far as it goes."""
+    layout, file, start = tiff.tiff, tiff.filehandle, tiff.pages[-1].offset
+    file.seek(start)
+    (num_tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    if start + layout.tagnosize + num_tags * layout.tagsize + layout.offsetsize > file.size:
+        raise DataError("truncated: it ends inside the directory of its last page.")
 
 
 def _tiff_plane(pixels: np.ndarray, axes: str, page: Any, names: tuple[str, ...], as_labels: bool) -> Picture:
