@@ -160,10 +160,10 @@ class TrainConfig:
     """Settings of the training loop that do not depend on the algorithm."""
 
     steps: int | None = None
-    """Optimiser steps. Give this or epochs."""
+    """Optimiser steps, instead of epochs."""
     epochs: int | None = None
-    """Passes over the training images; an epoch is ceil(images / (batch_size * workers)) steps of random crops,
-    but at least 20."""
+    """Passes over the training images, 50 by default; an epoch is ceil(images / (batch_size * workers)) steps of
+    random crops, but at least 20."""
     batch_size: int = 8
     """Crops per worker and step."""
     crop_px: int = 128
@@ -187,8 +187,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(
-            (self.steps is None) != (self.epochs is None),
-            f"give exactly one of --steps and --epochs; got steps={self.steps}, epochs={self.epochs}.",
+            self.steps is None or self.epochs is None,
+            f"give --steps or --epochs, not both; got steps={self.steps}, epochs={self.epochs}.",
         )
         for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every"):
             value = getattr(self, name)
@@ -412,7 +412,7 @@ class SupervisedConfig:
     mask: str | None = None
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
     images: ImageFilter = field(default_factory=ImageFilter)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=50))
+    train: TrainConfig = field(default_factory=TrainConfig)
     run: RunConfig = field(default_factory=lambda: RunConfig(workers=1))
 
     def __post_init__(self) -> None:

@@ -100,7 +100,7 @@ def _node_is_alive(node: str) -> bool:
 
 
 def _set_data_context() -> None:
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = 0
     context.execution_no_progress_timeout_s = -1  # a GPU may take long to come, and a block long to compute

@@ -17,18 +17,24 @@ FAILURES_SHOWN = 20
 
 def ingest(config: configs.IngestConfig) -> int:
     """Read image files into a collection."""
-    from raydom.storage.ingest import ingest as run
+    from raydom.ingestion.run import ingest as run
 
     report = run(config)
     console = Console(highlight=False)
     console.print(
         f"{config.out}: {len(report.ingested)} images ingested, {len(report.skipped)} already there, "
-        f"{len(report.refused)} refused."
+        f"{len(report.refused)} refused.",
+        markup=False,
+        soft_wrap=True,
     )
     for refusal in report.refused[:FAILURES_SHOWN]:
-        console.print(f"  refused {refusal.source_file}: {refusal.error}", markup=False)
+        console.print(f"  refused {refusal.source_file}: {refusal.error}", markup=False, soft_wrap=True)
     if report.refused:
-        console.print(f"All refused files and reasons: {files.join(config.out, 'ingest-errors.parquet')}", markup=False)
+        console.print(
+            f"All refused files and reasons: {files.join(config.out, 'ingest-errors.parquet')}",
+            markup=False,
+            soft_wrap=True,
+        )
     return 1 if report.refused else 0
 
 
@@ -101,7 +107,7 @@ def evaluate(config: configs.EvaluateConfig) -> int:
     out = config.out or files.join(config.prediction, "evaluation.parquet")
     write_table(out, table)
     show_table(table)
-    Console(highlight=False).print(f"Written to {out}", markup=False)
+    Console(highlight=False).print(f"Written to {out}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -120,15 +126,18 @@ def tell(reports: list[JobReport]) -> int:
             f"{report.job.out}: {report.num_images_done} of {report.num_images} images done "
             f"({report.num_blocks} blocks, {report.seconds_per_image:.2f} s per image).",
             markup=False,
+            soft_wrap=True,
         )
         for receipt in report.failed[:FAILURES_SHOWN]:
             console.print(
                 f"  {receipt.status} after {receipt.attempts} attempts: {receipt.block_id}: {receipt.error}",
                 markup=False,
+                soft_wrap=True,
             )
         if report.failed:
             console.print(
                 f"{report.job.out}: {len(report.failed)} failed; all are told in {report.job.folder.uri}/receipts.",
                 markup=False,
+                soft_wrap=True,
             )
     return 0 if all(report.ok for report in reports) else 1

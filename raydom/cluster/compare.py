@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +22,6 @@ from raydom.storage.collection import Collection, open_collection
 from raydom.storage.tables import write_table
 from raydom.training.scoring import evaluate
 from raydom.types import Region
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = ("model", "method", "f1", "iou", "dice", "precision", "recall", "seconds_per_image", "note")
 PICTURED_IMAGES = 3
@@ -48,7 +46,6 @@ def compare(config: CompareConfig) -> list[JobReport]:
             except ConfigError as error:
                 if not config.skip_unavailable or method == "none":
                     raise
-                logger.warning("%s is left out of the comparison: %s", method, error)
                 notes[model, method] = str(error)
                 continue
             jobs.append(job)
@@ -75,7 +72,10 @@ def compare(config: CompareConfig) -> list[JobReport]:
             rows.append(row)
     table = pa.table({name: [row.get(name) for row in rows] for name in COLUMNS}, schema=_schema())
     write_table(files.join(config.out, "comparison.parquet"), table)
-    show_table(table, title=f"{config.target}, style {style}")
+    show_table(table.drop_columns(["note"]), title=f"{config.target}, style {style}")
+    for row in rows:
+        if row.get("note"):
+            sys.stdout.write(f"{row['model']}, {row['method']}: {row['note']}\n")
     picture(config, [report for report in reports if report.num_images_done], truth)
     return reports
 

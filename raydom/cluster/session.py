@@ -45,6 +45,8 @@ def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | 
         if address:
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         else:
+            # Each pool of actors would otherwise print an error about restarts (ray-project/ray#53727).
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
                 num_cpus=num_cpus,
                 include_dashboard=False,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from raydom.algorithms.styles import StyleInput, get_method
@@ -17,7 +18,7 @@ from raydom.images.resample import grid_size
 from raydom.images.tiles import cut_blocks
 from raydom.inference.worker import Task
 from raydom.storage import files
-from raydom.storage.collection import Collection, Image, open_collection
+from raydom.storage.collection import Collection, Image, Levels, open_collection
 from raydom.storage.model_run import open_model_run
 from raydom.storage.readers import read_image
 from raydom.storage.receipts import RunFolder
@@ -111,7 +112,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     images = job.chosen_images()
     run = open_model_run(job.model) if job.model is not None else None
     method = get_method(job.style.method)
-    style_hash = hashlib.sha256(files.read_bytes(job.style.style)).hexdigest() if job.style.style else None
+    style_hash = _style_hash(job.style.style) if job.style.style else None
     settings = {
         "collection": job.collection,
         "style": to_dict(job.style) | {"style": style_hash, "version": method.version},
@@ -156,11 +157,29 @@ NO_STYLE = StyleInput(
 
 
 def style_input(uri: str, device: str = "cpu") -> StyleInput:
-    """A style image as the methods take it: fractions of its legal range and its own statistics."""
-    picture = read_image(uri)
-    raw = image_statistics(picture.pixels)
-    pixels = torch.from_numpy(to_fraction(picture.pixels, raw))[None].to(device)
-    return StyleInput(pixels, fraction_statistics(raw, picture.pixels.dtype))
+    """A style image as the methods take it: fractions of its legal range and its own statistics.
+
+    Args:
+        uri: An image file, or an OME-Zarr image such as those of a collection.
+        device: Where the pixels are to be.
+    """
+    stored = _style_pixels(uri)
+    raw = image_statistics(stored)
+    return StyleInput(
+        torch.from_numpy(to_fraction(stored, raw))[None].to(device), fraction_statistics(raw, stored.dtype)
+    )
+
+
+def _style_pixels(uri: str) -> np.ndarray:
+    if not files.is_folder(uri):
+        return read_image(uri).pixels
+    pixels = Levels(uri).read(None, 0)
+    return pixels if pixels.ndim == 3 else pixels[None]
+
+
+def _style_hash(uri: str) -> str:
+    pixels = _style_pixels(uri)
+    return hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 
 def check_job(job: BlockJob) -> None:

@@ -7,7 +7,6 @@ are executed (here one after another, there on Ray actors) changes nothing in th
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

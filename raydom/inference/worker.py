@@ -137,10 +137,9 @@ class BlockWorker:
         for job in {task.job for task in tasks}:
             known = self._folders[job].read_receipts()
             for task in tasks:
-                receipt = known.get(task.key)
-                if task.job == job and receipt is not None and receipt.status == "ok":
-                    if receipt.fingerprint == task.fingerprint:
-                        done.append(receipt)
+                receipt = known.get(task.key) if task.job == job else None
+                if receipt is not None and (receipt.status, receipt.fingerprint) == ("ok", task.fingerprint):
+                    done.append(receipt)
         return done
 
     def _quarantine(self, task: Task, count: int) -> Receipt:

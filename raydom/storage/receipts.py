@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import time
 import uuid
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.tables import read_table, write_table
 
 STRIKES_OUT = 3
 """A block that was at work when this many workers died is quarantined."""
@@ -119,8 +118,7 @@ class RunFolder:
         rows: list[Receipt] = []
         for path in files.list_files(files.join(self.uri, "receipts"), ".parquet"):
             try:
-                table = pq.read_table(pa.BufferReader(files.read_bytes(path)))
-                rows += [Receipt(**row) for row in table.to_pylist()]
+                rows += [Receipt(**row) for row in read_table(path).to_pylist()]
             except FileNotFoundError:  # compacted by another process between listing and reading
                 continue
             except (pa.ArrowInvalid, TypeError) as error:
@@ -143,9 +141,7 @@ class RunFolder:
 
     def _write_part(self, name: str, receipts: Iterable[Receipt]) -> None:
         table = pa.Table.from_pylist([dataclasses.asdict(receipt) for receipt in receipts], schema=_SCHEMA)
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        files.write_bytes_atomic(files.join(self.uri, "receipts", name), sink.getvalue())
+        write_table(files.join(self.uri, "receipts", name), table)
 
     # -------------------------------------------------------------------------------------------------- strikes
 
