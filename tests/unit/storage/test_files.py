@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raydom.errors import DataError
+from raydom.storage import files
+
+
+@pytest.fixture(params=["local", "memory", "file"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        files.remove("memory://test-files")
+    return {"local": str(tmp_path), "memory": "memory://test-files", "file": f"file://{tmp_path}"}[request.param]
+
+
+def test_what_is_written_is_found_read_and_removed(root: str) -> None:
+    one, two = files.join(root, "a/one.json"), files.join(root, "a", "two.txt")
+    files.write_json(one, {"x": [1, None]})
+    files.write_bytes_atomic(two, b"first")
+    files.write_bytes_atomic(two, b"second")
+    assert files.read_json(one) == {"x": [1, None]}
+    assert files.read_bytes(two) == b"second"
+    assert files.list_files(files.join(root, "a")) == [one, two]
+    assert files.list_files(files.join(root, "a"), ".json") == [one]
+    assert files.list_folders(root) == [files.join(root, "a")]
+    assert len(files.glob(files.join(root, "**/*.json"))) == 1
+    assert files.read_json(files.glob(files.join(root, "*/*.json"))[0]) == {"x": [1, None]}
+    with files.local_copy(two) as path:
+        assert path.read_bytes() == b"second"
+    files.remove(files.join(root, "a"))
+    assert not files.exists(one)
+    assert files.list_files(files.join(root, "a")) == []
+    files.remove(files.join(root, "a"))  # nothing there: nothing happens
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.json"
+    files.write_bytes_atomic(str(target), b"old")
+
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_bytes_atomic(str(target), b"new content")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_hidden_and_half_written_files_are_not_listed(tmp_path: Path) -> None:
+    for name in (".a.json.123.partial", ".hidden.json", "a.json"):
+        (tmp_path / name).write_text("1")
+    assert files.list_files(str(tmp_path), ".json") == [str(tmp_path / "a.json")]
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts", "joined"),
+    [
+        ("/", ("a",), "/a"),
+        ("a", ("b/", "/c"), "a/b/c"),
+        ("s3://bucket/", ("x", "y"), "s3://bucket/x/y"),
+        ("memory://", ("x",), "memory://x"),
+        ("a", ("",), "a"),
+    ],
+)
+def test_joined_parts_have_one_slash_between_them(uri: str, parts: tuple[str, ...], joined: str) -> None:
+    assert files.join(uri, *parts) == joined
+
+
+def test_absolute_paths_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files.absolute("x/../y") == str(tmp_path / "y")
+    assert files.absolute("s3://bucket/y") == "s3://bucket/y"
+
+
+def test_faults_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
+        files.read_json(str(tmp_path / "a.json"))
+    with pytest.raises(FileNotFoundError):
+        files.read_json(str(tmp_path / "b.json"))
+    with pytest.raises(DataError, match="its file system cannot be used"):
+        files.exists("nosuch://x")
