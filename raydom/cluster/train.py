@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raydom import errors
+from raydom.cluster.mailbox import Mailbox
 from raydom.config import SupervisedConfig
 from raydom.errors import ConfigError
 from raydom.storage import files
@@ -63,12 +65,14 @@ def train_on_ray(plan: TrainingPlan) -> bytes:
     """Train with the workers of ``plan.run``; returns the last checkpoint."""
     with ray_session(plan.run):
         _check_resources(plan)
+        _set_environment(plan)
         failure = files.join(plan.out, FAILURE)
         files.remove(failure)
-        mailbox = ray.remote(_Mailbox).options(num_cpus=0).remote()
+        mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
         trainer = TorchTrainer(
             _train_worker,
-            train_loop_config={"plan": plan, "mailbox": mailbox},
+            # As bytes, so that Ray's controller need not import torch and all of raydom to look at it.
+            train_loop_config={"plan": ray.cloudpickle.dumps(plan), "mailbox": mailbox},
             torch_config=TorchConfig(backend="nccl" if plan.run.gpus_per_worker >= 1 else "gloo"),
             scaling_config=_scaling(plan),
             run_config=ray.train.RunConfig(
@@ -89,7 +93,7 @@ def train_on_ray(plan: TrainingPlan) -> bytes:
 
 def _train_worker(config: dict[str, Any]) -> None:
     """What each worker does: the loop, from Ray's last checkpoint, reporting to Ray."""
-    plan: TrainingPlan = config["plan"]
+    plan: TrainingPlan = ray.cloudpickle.loads(config["plan"])
     failure = files.join(plan.out, FAILURE)
     if files.exists(failure):  # a worker told why this training cannot work; this is the restart that Ray tries
         return
@@ -107,29 +111,15 @@ def _train_worker(config: dict[str, Any]) -> None:
 
     def watch(report: Report) -> None:
         if rank == 0:
-            config["mailbox"].put.remote(report)
+            config["mailbox"].put.remote(asdict(report))
 
     try:
         execute_loop(plan, _device(plan), None if last is None else _read_state(last), save, watch)
     except (errors.ConfigError, errors.DataError, errors.DivergedError) as error:
         kind = next(name for name in HOPELESS if isinstance(error, getattr(errors, name)))
         files.write_json(failure, {"kind": kind, "message": str(error)})
-        raise
-
-
-class _Mailbox:
-    """An actor that holds the latest report of the training."""
-
-    def __init__(self) -> None:
-        self._latest: list[Report] = []
-
-    def put(self, report: Report) -> None:
-        self._latest.append(report)
-
-    def take(self) -> list[Report]:
-        """The reports that matter since the last call: those with a score, and the last."""
-        taken, self._latest = self._latest, []
-        return [report for report in taken[:-1] if report.score is not None] + taken[-1:]
+        if not isinstance(error, errors.DivergedError):  # that one is seen by all workers, which return together
+            raise
 
 
 @contextmanager
@@ -140,7 +130,7 @@ def _watching(mailbox: Any, progress: TrainingProgress) -> Iterator[None]:
     def show() -> None:
         try:
             for report in ray.get(mailbox.take.remote(), timeout=30):
-                progress.update(report)
+                progress.update(Report(**report))
         except ray.exceptions.RayError as error:
             logger.debug("no progress to show: %s", error)
 
@@ -179,6 +169,18 @@ def _scaling(plan: TrainingPlan) -> ray.train.ScalingConfig:
     )
 
 
+def _set_environment(plan: TrainingPlan) -> None:
+    """Defaults of Ray Train, which it passes on to its controller and workers."""
+    # Every report waits for the next look of the controller.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    if _is_embedded(plan):  # nobody reclaims this machine: one process less
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+
+def _is_embedded(plan: TrainingPlan) -> bool:
+    return not (plan.run.address or os.environ.get("RAY_ADDRESS"))
+
+
 def _check_resources(plan: TrainingPlan) -> None:
     """Refuse what an embedded Ray can never offer; a cluster may still grow, so there it is a warning."""
     run, workers, there = plan.run, plan.run.workers or 1, ray.cluster_resources()
@@ -186,7 +188,7 @@ def _check_resources(plan: TrainingPlan) -> None:
         if workers * each <= there.get(kind, 0.0):
             continue
         message = f"{workers} workers of {each:g} {kind}s need {workers * each:g}; Ray has {there.get(kind, 0.0):g}."
-        if run.address or os.environ.get("RAY_ADDRESS"):
+        if not _is_embedded(plan):
             logger.warning("%s Waiting for the cluster to grow.", message)
         else:
             raise ConfigError(

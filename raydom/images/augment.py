@@ -31,7 +31,7 @@ def augment(
         generator: Source of randomness. The same draws are made whatever ``names`` holds, so that switching one
             augmentation off does not change the others.
     """
-    flip_y, flip_x = generator.random(2) < 0.5
+    flip_y, flip_x = (bool(draw < 0.5) for draw in generator.random(2))
     quarter_turns = int(generator.integers(4))
     jitter = generator.uniform(-1.0, 1.0, size=3)
     if "flip" in names:

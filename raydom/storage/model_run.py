@@ -98,7 +98,7 @@ def write_model_run(
     spec: ModelSpec,
     weights: Mapping[str, np.ndarray],
     training: Mapping[str, Any],
-    rows: Sequence[Mapping[str, float]] = (),
+    rows: Sequence[Mapping[str, float | int]] = (),
 ) -> ModelRun:
     """Write a finished training; its marker comes last.
 
@@ -152,7 +152,7 @@ def _content_hash(weights: bytes, spec: ModelSpec) -> str:
     return hashlib.sha256(weights + json.dumps(to_dict(spec), sort_keys=True).encode()).hexdigest()
 
 
-def _parquet(rows: Sequence[Mapping[str, float]]) -> bytes:
+def _parquet(rows: Sequence[Mapping[str, float | int]]) -> bytes:
     names = ["step", *sorted({name for row in rows for name in row} - {"step"})]
     table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
     buffer = io.BytesIO()

@@ -175,18 +175,15 @@ class CropReader:
             return self._load(image_id, region)
         with self._lock:
             if image_id not in self._kept:
-                whole = Region.whole(self.records[image_id].spatial_shape)
+                whole = Region.whole(flat_shape(self.records[image_id]))
                 self._kept[image_id] = self._load(image_id, whole)
         return self._kept[image_id].cut(region)
 
     def _load(self, image_id: str, region: Region) -> _Layers:
         image = self._collection[image_id]
-        axes = image.record.axes
-        pixels = np.asarray(image.numpy(region))
-        pixels = np.moveaxis(pixels, axes.index("c"), 0) if "c" in axes else pixels[None]
-        label = np.asarray(image.labels(self._spec.label).numpy(region))
-        mask = None if self._mask is None else np.asarray(image.labels(self._mask).numpy(region))
-        return _Layers(pixels, label, mask)
+        label = image.labels(self._spec.label).numpy(region)
+        mask = None if self._mask is None else image.labels(self._mask).numpy(region)
+        return _Layers(image.numpy(region), label, mask)
 
 
 @dataclass(frozen=True)
@@ -232,7 +229,7 @@ class CropSampler:
         order = derived_generator(seed, ORDER, epoch).permutation(len(self._image_ids))
         image_id = self._image_ids[order[position]]
         generator = derived_generator(seed, CROP, number)
-        shape = self._reader.records[image_id].spatial_shape
+        shape = flat_shape(self._reader.records[image_id])
         start = tuple(int(generator.integers(max(0, length - side) + 1)) for length in shape)
         region = Region(start, tuple(min(s + side, length) for s, length in zip(start, shape, strict=True)))
         image, label, valid = padded_crop(self._reader.read(image_id, region), side)
@@ -274,7 +271,7 @@ def check_trainable(records: Sequence[ImageRecord], label: str, mask: str | None
         )
     first = labelled[0]
     for record in labelled:
-        if len(record.spatial_shape) != 2 or not set(record.axes) <= set("cyx"):
+        if any(size > 1 for axis, size in zip(record.axes, record.shape, strict=True) if axis not in "cyx"):
             raise DataError(
                 f"image {record.image_id} has axes {record.axes} and shape {record.shape}; training takes flat images "
                 "(y, x and channels). Ingest the planes as single images."
@@ -329,6 +326,11 @@ def check_crops(config: TrainConfig, total_stride: int, needs_statistics: bool) 
             f"one crop of {side} px is a single pixel at the network's lowest level (total stride {total_stride} px), "
             "which batch normalisation cannot use. Choose a larger crop_px or batch_size, or norm none."
         )
+
+
+def flat_shape(record: ImageRecord) -> tuple[int, int]:
+    """Height and width of an image, px."""
+    return record.shape[record.axes.index("y")], record.shape[record.axes.index("x")]
 
 
 def _memory_bytes(record: ImageRecord) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raydom.config import ModelSpec
 from raydom.images.tiles import cut_blocks
 from raydom.training import distributed
-from raydom.training.data import CropReader
+from raydom.training.data import CropReader, flat_shape
 
 WINDOW_PX = 2048
 """Images with a longer side are scored in windows of this size, without a halo, so that memory stays bounded."""
@@ -29,7 +29,7 @@ def validation_score(
     windows = [
         block
         for image_id in image_ids
-        for block in cut_blocks(image_id, reader.records[image_id].spatial_shape, WINDOW_PX)
+        for block in cut_blocks(image_id, flat_shape(reader.records[image_id]), WINDOW_PX)
     ]
     counts = torch.zeros(spec.num_classes, 3, dtype=torch.int64)
     was_training = network.training

@@ -20,6 +20,7 @@ from raydom.errors import ConfigError, DataError, DivergedError
 from raydom.training import distributed
 from raydom.training.seeds import derived_seed
 
+DEFAULT_EPOCHS = 50
 MAX_ROWS = 1000
 """About how many rows the table of metrics has at most, beside those of the validations."""
 PREFETCHED = 2
@@ -109,7 +110,7 @@ class _Loop:
         self.algorithm, self.config, self.num_steps, self.device = algorithm, config, num_steps, device
         self.step = 0
         self.best: dict[str, Any] = {"score": None, "step": 0, "weights": {}}
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | int]] = []
         self._seconds_before, self._began = 0.0, time.monotonic()
         self._since_row: Counter[str] = Counter()
         self._steps_since_row = 0
@@ -246,7 +247,7 @@ class Finished:
     """Of the exported module at its best validation, as numpy arrays by name."""
     best_step: int
     best_score: float | None
-    rows: Sequence[Mapping[str, float]]
+    rows: Sequence[Mapping[str, float | int]]
     """The table of metrics: step, learning_rate, seconds, score, and a mean of each loss since the row before."""
 
 
@@ -275,8 +276,8 @@ def number_of_steps(config: TrainConfig, num_images: int, num_workers: int) -> i
     """Steps of a training; an epoch is as many as visit every image once, but at least 20."""
     if config.steps is not None:
         return config.steps
-    assert config.epochs is not None
-    return config.epochs * max(20, math.ceil(num_images / (config.batch_size * num_workers)))
+    epochs = config.epochs if config.epochs is not None else DEFAULT_EPOCHS
+    return epochs * max(20, math.ceil(num_images / (config.batch_size * num_workers)))
 
 
 def prefetched(batch_at: Callable[[int], Any], first: int, last: int) -> Iterator[Any]:

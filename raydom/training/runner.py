@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -16,6 +16,7 @@ from raydom.training.loop import Report, Training, finished, train
 from raydom.training.progress import TrainingProgress
 
 
+@runtime_checkable
 class TrainingPlan(Protocol):
     """A training of any algorithm, checked and fixed. It is pickled and sent to every worker."""
 

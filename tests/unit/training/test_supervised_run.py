@@ -1,0 +1,133 @@
+"""The whole of a supervised training without Ray: plan, loop, run folder, resume."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raydom.algorithms.trained import load_trained
+from raydom.config import ImageFilter, RunConfig, SupervisedConfig, TrainConfig
+from raydom.errors import ConfigError, DataError
+from raydom.images.synthetic import MICROSCOPES, make_cells, render
+from raydom.training import runner
+from raydom.training.data import CropReader
+from raydom.training.evaluation import validation_score
+from raydom.training.loop import Training
+from raydom.training.runner import complete, train_here
+from raydom.training.supervised import plan_supervised
+
+
+def cells(num_images: int, shape=(40, 52)):
+    generator = np.random.default_rng(0)
+    images, labels = {}, {}
+    for number in range(num_images):
+        scene, labels[f"i{number}"] = make_cells(shape, generator, radius_px=(4.0, 7.0))
+        images[f"i{number}"] = render(scene, MICROSCOPES["source"], generator)
+    return images, labels
+
+
+def config(collection, out, /, **fields) -> SupervisedConfig:
+    train = {"steps": 6, "batch_size": 2, "crop_px": 32, "validate_every": 2} | fields.pop("train", {})
+    values = {
+        "collection": collection.uri, "out": str(out), "base_channels": 4, "depth": 2,
+        "train": TrainConfig(**train), "run": RunConfig(serial=True, quiet=True),
+    }  # fmt: skip
+    return SupervisedConfig(**(values | fields))
+
+
+def run(configuration):
+    return complete(plan_supervised(configuration), train_here)
+
+
+@pytest.fixture
+def four(make_collection):
+    return make_collection("four", *cells(4))
+
+
+def test_overfits_one_image(make_collection, tmp_path):
+    collection = make_collection("one", *cells(1, (64, 64)))
+    train = {"steps": 80, "batch_size": 4, "learning_rate": 0.01, "validate_every": 40, "augment": ()}
+    done = run(config(collection, tmp_path / "run", base_channels=8, train=train))
+    assert done.training["best_score"] > 0.9
+    network, spec = load_trained(done)
+    score = validation_score(network, CropReader(collection, ("i0",), spec), ("i0",), spec, torch.device("cpu"))
+    assert score == done.training["best_score"]
+
+
+def test_the_run_says_what_inference_needs(four, tmp_path):
+    done = run(config(four, tmp_path / "run"))
+    assert (done.spec.channels, done.spec.total_stride, done.spec.receptive_field_px) == (("c0", "c1", "c2"), 4, 23)
+    assert (done.spec.low, done.spec.high, done.spec.num_classes, done.spec.label) == (0.0, 1.0, 2, "label")
+    assert sorted(done.training["training_images"] + done.training["validation_images"]) == ["i0", "i1", "i2", "i3"]
+    assert {"step", "segment.dice", "segment.bce", "learning_rate", "seconds", "score"} == set(
+        done.metrics.column_names
+    )
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(four, tmp_path, monkeypatch):
+    whole = run(config(four, tmp_path / "whole"))
+    plan = plan_supervised(config(four, tmp_path / "broken"))
+    assembled = type(plan).assemble
+
+    def assemble(self, device) -> Training:
+        training = assembled(self, device)
+
+        def batch_at(step):
+            if step == 4:
+                raise OSError("the power failed")
+            return training.batch_at(step)
+
+        return replace(training, batch_at=batch_at)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        patch.setattr(type(plan), "assemble", assemble)
+        complete(plan, train_here)
+    with pytest.raises(DataError, match="has not finished"):
+        load_trained(plan.out)
+    steps = []
+    monkeypatch.setattr(runner.TrainingProgress, "update", lambda self, report: steps.append(report.step))
+    again = complete(plan, train_here)
+    assert steps == [5, 6]
+    assert again.content_hash == whole.content_hash
+
+
+def test_a_finished_run_is_opened_and_another_training_is_refused(four, tmp_path):
+    done = run(config(four, tmp_path / "run"))
+    assert run(config(four, tmp_path / "run")) == done
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.001 -> 0\.1; .*another --out"):
+        run(config(four, tmp_path / "run", depth=2, label="label", train={"learning_rate": 0.1, "seed": 1}))
+
+
+def test_three_classes_and_a_mask_train_too(make_collection, tmp_path):
+    images, labels = cells(3)
+    collection = make_collection("c", images, {name: (label % 3).astype(np.uint8) for name, label in labels.items()})
+    done = run(config(collection, tmp_path / "run", num_classes=3, mask="label"))
+    assert load_trained(done)[0](torch.rand(1, 3, 9, 9)).shape == (1, 3, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"run": RunConfig(workers=9)}, ConfigError, "9 workers cannot share 3 training images; give --workers 3"),
+        ({"network": "segformer"}, ConfigError, "unknown network"),
+        ({"label": "nuclei"}, DataError, "there is label; choose with --label"),
+        ({"depth": 6}, ConfigError, "multiple of the network's total stride of 64 px; got 32"),
+        ({"images": ImageFilter(domain="moon")}, ConfigError, "no image has domain moon"),
+        ({"collection": "/nowhere"}, DataError, "no collection here"),
+        ({"mask": "fov"}, DataError, "no mask 'fov'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(four, tmp_path, fields, error, message):
+    with pytest.raises(error, match=message):
+        plan_supervised(config(four, tmp_path / "run", **fields))
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_serial_workers_and_a_missing_gpu_are_refused(four, tmp_path):
+    two = config(four, tmp_path / "a", run=RunConfig(workers=2, serial=True, quiet=True))
+    with pytest.raises(ConfigError, match="one worker; got workers=2"):
+        run(two)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="torch sees no GPU"):
+            run(config(four, tmp_path / "b", run=RunConfig(gpus_per_worker=1.0, serial=True, quiet=True)))

@@ -1,0 +1,198 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raydom.config import ModelSpec, TrainConfig, UNetConfig
+from raydom.errors import ConfigError, DataError
+from raydom.images.intensity import image_statistics
+from raydom.training.data import (
+    CropReader,
+    CropSampler,
+    check_crops,
+    check_trainable,
+    common_pixel_size,
+    intensity_range,
+    split_by_group,
+)
+from raydom.types import ImageRecord, Region
+
+
+def record(image_id: str, pixels: np.ndarray | None = None, **fields) -> ImageRecord:
+    pixels = np.zeros((1, 2, 2), np.uint8) if pixels is None else pixels
+    values = {
+        "image_id": image_id, "uri": image_id, "axes": "cyx", "shape": pixels.shape, "dtype": str(pixels.dtype),
+        "pixel_size_um": None, "channels": tuple("abc"[: len(pixels)]), "domain": None, "split": None, "group": None,
+        "labels": ("label",), "statistics": image_statistics(pixels), "source_file": "", "sha256": "",
+    }  # fmt: skip
+    return ImageRecord(**(values | fields))
+
+
+def spec(**fields) -> ModelSpec:
+    values = {
+        "network": "unet", "unet": UNetConfig(), "channels": ("c0",), "low": 0.0, "high": 1.0, "pixel_size_um": None,
+        "total_stride": 4, "receptive_field_px": 23, "num_classes": 2,
+    }  # fmt: skip
+    return ModelSpec(**(values | fields))
+
+
+# ---------------------------------------------------------------------------------------------------------- splits
+
+
+def test_a_group_is_never_cut_and_every_image_has_one_place():
+    sizes = {"a": 1, "b": 2, "c": 3, "d": 1, "e": 4, "f": 2}
+    records = [record(f"{group}{n}", group=group) for group, size in sizes.items() for n in range(size)]
+    for seed in range(20):
+        training, validation = split_by_group(records, 0.3, seed)
+        assert sorted(training + validation) == sorted(r.image_id for r in records)
+        assert not {i[0] for i in training} & {i[0] for i in validation}
+        assert training and validation
+    assert len({split_by_group(records, 0.3, seed) for seed in range(20)}) > 5
+
+
+def test_images_without_a_group_are_their_own():
+    training, validation = split_by_group([record(str(n)) for n in range(10)], 0.2, 0)
+    assert (len(training), len(validation)) == (8, 2)
+
+
+def test_a_stack_is_cut_once_with_a_gap_and_a_warning(caplog):
+    training, validation = split_by_group([record(str(n), group="stack") for n in range(10)], 0.2, 0)
+    assert (training, validation) == (tuple("0123456"), tuple("89"))
+    assert "one group" in caplog.text
+
+
+def test_marked_splits_are_honoured_and_test_images_are_never_used():
+    records = [record("a", split="train"), record("b", split="val"), record("c", split="test"), record("d")]
+    assert split_by_group(records, 0.5, 0) == (("a",), ("b",))
+    unmarked = [record("a"), record("b", split="val"), record("c", split="test")]
+    assert split_by_group(unmarked, 0.5, 0) == (("a",), ("b",))
+    marked = [record("d", split="test"), *(record(name, split="train") for name in "abc")]
+    training, validation = split_by_group(marked, 0.3, 0)
+    assert set(training + validation) == set("abc")
+
+
+def test_one_image_does_both_with_a_warning(caplog):
+    assert split_by_group([record("a")], 0.2, 0) == (("a",), ("a",))
+    assert "optimistic" in caplog.text
+
+
+def test_nothing_to_train_on_is_refused():
+    with pytest.raises(DataError, match="all are of split 'test'"):
+        split_by_group([record("a", split="test")], 0.2, 0)
+
+
+# ---------------------------------------------------------------------------------------------- what can be trained
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([record("a", labels=("cells",))], "labels 'label': there is cells; choose with --label"),
+        ([record("a"), record("b", np.zeros((3, 2, 2), np.uint8))], "a has 1 channels but b has 3"),
+        ([record("a", axes="zyx", shape=(4, 2, 2))], "flat images"),
+        ([], "no image is chosen"),
+    ],
+)
+def test_collections_that_cannot_be_trained_on_are_refused(records, message):
+    with pytest.raises(DataError, match=message):
+        check_trainable(records, "label", None)
+
+
+def test_missing_masks_are_refused_and_unlabelled_images_left_out(caplog):
+    with pytest.raises(DataError, match="no mask 'fov'"):
+        check_trainable([record("a")], "label", "fov")
+    assert [r.image_id for r in check_trainable([record("a"), record("b", labels=())], "label", None)] == ["a"]
+    assert "1 of 2 images have no label" in caplog.text
+
+
+@pytest.mark.parametrize(("crop_px", "message"), [(100, "Choose 96 or 112"), (8, "Choose 16"), (16, "single pixel")])
+def test_crops_that_the_network_cannot_use_are_refused(crop_px, message):
+    with pytest.raises(ConfigError, match=message):
+        check_crops(TrainConfig(steps=1, crop_px=crop_px, batch_size=1), 16, True)
+
+
+def test_the_intensity_range_is_whole_for_8_bit_and_pooled_otherwise():
+    assert intensity_range([record("a")]) == (0.0, 1.0)
+    dark = record("a", np.full((1, 4, 4), 1000, np.uint16))
+    bright = record("b", np.full((1, 4, 4), 4000, np.uint16))
+    np.testing.assert_allclose(intensity_range([dark, bright]), (1000 / 65535, 4000 / 65535), rtol=1e-6)
+    assert intensity_range([dark]) == (0.0, 1.0)  # constant: nothing to stretch
+
+
+def test_the_common_pixel_size_is_the_median_with_a_warning(caplog):
+    sized = [record(str(n), pixel_size_um=size) for n, size in enumerate((0.2, 0.5, 0.3))]
+    assert common_pixel_size(sized) == 0.3 and "0.2 to 0.5" in caplog.text
+    assert common_pixel_size([record("a")]) is None
+
+
+# ------------------------------------------------------------------------------------------------------------ crops
+
+
+@pytest.fixture
+def ramps(make_collection):
+    """Three images whose pixels tell where they come from, of which one is smaller than a crop."""
+    images = {
+        name: (start + np.arange(h * w).reshape(1, h, w)).astype(np.uint16)
+        for name, start, h, w in (("a", 0, 20, 30), ("b", 10_000, 9, 25), ("c", 20_000, 16, 16))
+    }
+    return make_collection("ramps", images, {name: image[0] % 3 * 7 for name, image in images.items()})
+
+
+CONFIG = TrainConfig(steps=9, batch_size=4, crop_px=16, seed=5)
+
+
+def sampler(collection, config=CONFIG, **fields) -> CropSampler:
+    return CropSampler(CropReader(collection, ("a", "b", "c"), spec(**fields)), config)
+
+
+def test_a_batch_is_a_function_of_seed_step_and_rank(ramps):
+    first, again = sampler(ramps).batch(3, 1, 2), sampler(ramps).batch(3, 1, 2)
+    assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
+    other_seed = sampler(ramps, replace(CONFIG, seed=6)).batch(3, 1, 2)
+    for other in (sampler(ramps).batch(4, 1, 2), sampler(ramps).batch(3, 0, 2), other_seed):
+        assert not torch.equal(first.images, other.images)
+
+
+def test_two_workers_see_what_one_worker_with_the_double_batch_sees(ramps):
+    one = sampler(ramps, replace(CONFIG, batch_size=8)).batch(2)
+    two = [sampler(ramps).batch(2, rank, 2).images for rank in range(2)]
+    assert torch.equal(one.images, torch.cat(two))
+
+
+def test_every_image_is_seen_once_an_epoch(ramps):
+    crops = sampler(ramps, replace(CONFIG, augment=()))
+    seen = [int(crops.crop(number)[0].max() * 65535) // 10_000 for number in range(9)]
+    assert [sorted(seen[n : n + 3]) for n in (0, 3, 6)] == [[0, 1, 2]] * 3
+
+
+def test_label_and_validity_belong_to_the_pixels(ramps):
+    crops = sampler(ramps, replace(CONFIG, augment=("flip", "rotate")))
+    for number in range(6):
+        image, label, valid = crops.crop(number)
+        stored = np.rint(image[0] * 65535).astype(int)
+        np.testing.assert_array_equal(label, stored % 3 > 0)
+        small = 10_000 <= stored.min() < 20_000
+        assert valid.sum() == (9 * 16 if small else 16 * 16)
+
+
+def test_reading_regions_gives_what_reading_from_memory_gives(ramps):
+    region = Region((2, 3), (9, 16))
+    kept, streamed = (CropReader(ramps, ("a", "b"), spec(), memory_bytes=n) for n in (10**9, 0))
+    for a, b in zip(kept.read("b", region), streamed.read("b", region), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_intensities_are_normalised_by_the_spec(ramps):
+    image, _, _ = CropReader(ramps, ("c",), spec(low=0.25, high=0.5)).read("c", Region((0, 0), (1, 1)))
+    np.testing.assert_allclose(image, (20_000 / 65535 - 0.25) / 0.25, rtol=1e-5)
+
+
+def test_a_class_that_the_model_lacks_is_refused(ramps):
+    with pytest.raises(DataError, match=r"image a: label 'label' holds the classes 0 to 14.*--num-classes"):
+        CropReader(ramps, ("a",), spec(num_classes=3)).read("a", Region((0, 0), (5, 5)))
+
+
+def test_a_mask_takes_its_zero_pixels_out(ramps):
+    _, label, valid = CropReader(ramps, ("a",), spec(), mask="label").read("a", Region((0, 0), (4, 4)))
+    np.testing.assert_array_equal(valid, label == 1)
