@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raydom.config import IngestConfig
 from raydom.errors import ConfigError, DataError
@@ -34,6 +32,7 @@ from raydom.ingestion.plan import IngestTask, make_plan
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
 from raydom.storage.readers import Picture, default_channels, read_pictures, square_pixel
+from raydom.storage.tables import write_table
 from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_whole
 from raydom.types import ImageRecord, ImageStatistics
 
@@ -465,6 +464,4 @@ def _write_errors(out: str, refused: Sequence[Refusal]) -> None:
         files.remove(uri)
         return
     schema = pa.schema([(name, pa.string()) for name in ("source_file", "label_file", "error_type", "error")])
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(refusal) for refusal in refused], schema=schema), sink)
-    files.write_bytes_atomic(uri, sink.getvalue())
+    write_table(uri, pa.Table.from_pylist([dataclasses.asdict(refusal) for refusal in refused], schema=schema))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import io
 import itertools
 import json
 import math
@@ -18,11 +17,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import zarr
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.tables import read_table, write_table
 from raydom.storage.zarr_images import check_inside, open_array, read_multiscale
 from raydom.types import PERCENTILE_LEVELS, ImageRecord, ImageStatistics, Region
 
@@ -245,7 +244,7 @@ def open_collection(uri: str) -> Collection:
     uri = files.absolute(str(uri))
     manifest = files.join(uri, MANIFEST)
     try:
-        table = pq.read_table(io.BytesIO(files.read_bytes(manifest)))
+        table = read_table(manifest)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise DataError(
             f"{uri}: no collection here ({MANIFEST} is missing). Make one: raydom ingest SOURCE... --out {uri}"
@@ -265,9 +264,7 @@ def write_manifest(uri: str, records: Iterable[ImageRecord]) -> None:
     for one, other in itertools.pairwise(ordered):
         if one.image_id == other.image_id:
             raise DataError(f"{uri}: two images have the id {one.image_id}: {one.source_file} and {other.source_file}.")
-    sink = io.BytesIO()
-    pq.write_table(records_to_table(ordered), sink, compression="zstd")
-    files.write_bytes_atomic(files.join(uri, MANIFEST), sink.getvalue())
+    write_table(files.join(uri, MANIFEST), records_to_table(ordered))
 
 
 def records_to_table(records: Iterable[ImageRecord]) -> pa.Table:

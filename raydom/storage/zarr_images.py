@@ -11,7 +11,7 @@ Source: https://ngff.openmicroscopy.org/0.5 and /0.4.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,12 +211,6 @@ def halved(pixels: np.ndarray, method: str) -> np.ndarray:
         return ((total + 2) // 4).astype(pixels.dtype)
     mean = sum((part.astype(np.float64) for part in parts[1:]), parts[0].astype(np.float64)) / 4
     return (np.rint(mean) if pixels.dtype.kind in "ui" else mean).astype(pixels.dtype)
-
-
-def level_blocks(uri: str, array_path: str = "0") -> Callable[[], Iterator[np.ndarray]]:
-    """The pixels of one level, shard by shard, as often as it is called: what ``stream_statistics`` wants."""
-    array = open_array(uri, array_path)
-    return lambda: (np.asarray(array[(..., *region.slices)]) for region in shard_regions(array))
 
 
 def read_multiscale(uri: str, group_path: str = "") -> Multiscale:

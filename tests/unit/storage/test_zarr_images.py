@@ -15,7 +15,6 @@ from raydom.storage.zarr_images import (
     create_image,
     create_labels,
     halved,
-    level_blocks,
     list_labels,
     open_array,
     read_multiscale,
@@ -61,7 +60,6 @@ def test_pixels_come_back_by_raydom_by_zarr_and_by_dask(uri: str) -> None:
     np.testing.assert_array_equal(zarr.open_group(uri, mode="r")["0"][:], pixels)
     np.testing.assert_array_equal(da.from_zarr(uri, component="0").compute(), pixels)
     np.testing.assert_array_equal(read_region(uri, "labels/nuclei/0", Region.whole((75, 52))), pixels[0] % 2)
-    np.testing.assert_array_equal(np.concatenate([b.ravel() for b in level_blocks(uri)()]).sum(), pixels.sum())
 
 
 def test_the_metadata_are_valid_ome_zarr_and_say_what_was_said(uri: str) -> None:
