@@ -1,16 +1,20 @@
-"""What each command of the command line does; returns its exit code: 0, or 1 when a part of the work failed."""
+"""What each command of the command line does; returns its exit code: 0, or 1 when a part of the work failed.
+
+Each imports what it needs when it is called, so that no command waits for the libraries of another.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from raydom import config as configs
-from raydom.cluster.blocks import run_block_jobs
-from raydom.inference.job import BlockJob
-from raydom.inference.runner import JobReport
 from raydom.storage import files
+
+if TYPE_CHECKING:
+    from raydom.inference.runner import JobReport
 
 FAILURES_SHOWN = 20
 
@@ -62,6 +66,9 @@ def train_supervised(config: configs.SupervisedConfig) -> int:
 
 def stylize(config: configs.StylizeConfig) -> int:
     """Make the images of a collection look like a style image."""
+    from raydom.cluster.blocks import run_block_jobs
+    from raydom.inference.job import BlockJob
+
     job = BlockJob(
         name=f"stylize {config.style.method}",
         collection=config.collection,
@@ -75,6 +82,9 @@ def stylize(config: configs.StylizeConfig) -> int:
 
 def segment(config: configs.SegmentConfig) -> int:
     """Segment a collection, stylised or not."""
+    from raydom.cluster.blocks import run_block_jobs
+    from raydom.inference.job import BlockJob
+
     job = BlockJob(
         name="segment" if config.style.method == "none" else f"segment after {config.style.method}",
         collection=config.collection,
