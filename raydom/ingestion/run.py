@@ -33,7 +33,7 @@ from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
 from raydom.storage.readers import Picture, default_channels, read_pictures, square_pixel
 from raydom.storage.tables import write_table
-from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_whole
+from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_levels
 from raydom.types import ImageRecord, ImageStatistics
 
 logger = logging.getLogger(__name__)
@@ -318,7 +318,7 @@ def _check_unclaimed(task: IngestTask, record: ImageRecord) -> None:
 
 
 def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, tuple[np.ndarray, str]]) -> None:
-    create_image(
+    levels = create_image(
         uri,
         name=record.image_id,
         axes="cyx",
@@ -329,10 +329,10 @@ def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, tu
         windows=_windows(record.statistics, picture.pixels.dtype),
         overwrite=True,
     )
-    write_whole(uri, picture.pixels)
+    write_levels(levels, picture.pixels)
     for name, (labels, _) in planes.items():
-        create_labels(uri, name, shape=labels.shape, dtype=labels.dtype, pixel_size_um=record.pixel_size_um)
-        write_whole(uri, labels, f"labels/{name}", method="nearest")
+        levels = create_labels(uri, name, shape=labels.shape, dtype=labels.dtype, pixel_size_um=record.pixel_size_um)
+        write_levels(levels, labels, method="nearest")
 
 
 def _windows(statistics: ImageStatistics, dtype: np.dtype) -> list[tuple[float, float]] | None:

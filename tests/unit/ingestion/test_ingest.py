@@ -22,7 +22,7 @@ from raydom.ingestion import IngestReport, ingest
 from raydom.ingestion.run import ingest_file
 from raydom.storage.collection import open_collection
 from raydom.storage.summary import describe
-from raydom.storage.zarr_images import create_image, create_labels, write_whole
+from raydom.storage.zarr_images import create_image, create_labels, write_levels
 
 GENERATOR = np.random.default_rng(0)
 
@@ -259,12 +259,12 @@ def test_a_task_can_go_to_another_process(tmp_path: Path) -> None:
 def test_ome_zarr_is_indexed_where_it_is(tmp_path: Path) -> None:
     uri = str(tmp_path / "elsewhere/cells.ome.zarr")
     pixels = GENERATOR.random((2, 21, 13)).astype(np.float32) * 40
-    create_image(
+    levels = create_image(
         uri, name="cells", axes="cyx", shape=pixels.shape, dtype="float32", pixel_size_um=0.2, channels=("a", "b")
     )
-    write_whole(uri, pixels)
-    create_labels(uri, "nuclei", shape=(21, 13), dtype="uint8", pixel_size_um=0.2)
-    write_whole(uri, (pixels[0] > 20).astype(np.uint8), "labels/nuclei", "nearest")
+    write_levels(levels, pixels)
+    levels = create_labels(uri, "nuclei", shape=(21, 13), dtype="uint8", pixel_size_um=0.2)
+    write_levels(levels, (pixels[0] > 20).astype(np.uint8), "nearest")
     report = run(tmp_path, "elsewhere", index_only=True, domain="x")
     assert report.ingested == ("cells",)
     collection = open_collection(str(tmp_path / "out"))
