@@ -75,11 +75,11 @@ DOMAINS = {
         ("05L", "05R", "06L", "06R", "07L", "07R"), 0.58,
     ),
     "isbi": Domain(
-        "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(0, 12)), "isbi2012_em/images/13.png",
+        "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(12)), "isbi2012_em/images/13.png",
         _stems(*range(15, 20)), 0.004, invert=True,
     ),
     "vnc": Domain(
-        "vnc_sstem/images", "vnc_sstem/labels_membrane", _stems(*range(0, 5)), "vnc_sstem/images/05.tif",
+        "vnc_sstem/images", "vnc_sstem/labels_membrane", _stems(*range(5)), "vnc_sstem/images/05.tif",
         _stems(7, 8, 9), 0.0046,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""raydom compare as a job: ``python jobs/compare.py --config jobs/compare.yaml``, here or through ``ray job submit``."""
+"""raydom compare as a job: ``python jobs/compare.py --config jobs/compare.yaml``, or through ``ray job submit``."""
 
 import sys
 

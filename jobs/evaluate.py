@@ -1,4 +1,4 @@
-"""raydom evaluate as a job: ``python jobs/evaluate.py --config jobs/evaluate.yaml``, here or through ``ray job submit``."""
+"""raydom evaluate as a job: ``python jobs/evaluate.py --config jobs/evaluate.yaml``, or through ``ray job submit``."""
 
 import sys
 

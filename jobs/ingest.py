@@ -1,4 +1,4 @@
-"""raydom ingest as a job: ``python jobs/ingest.py --config jobs/ingest.yaml``, here or through ``ray job submit``."""
+"""raydom ingest as a job: ``python jobs/ingest.py --config jobs/ingest.yaml``, or through ``ray job submit``."""
 
 import sys
 

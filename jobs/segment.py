@@ -1,4 +1,4 @@
-"""raydom segment as a job: ``python jobs/segment.py --config jobs/segment.yaml``, here or through ``ray job submit``."""
+"""raydom segment as a job: ``python jobs/segment.py --config jobs/segment.yaml``, or through ``ray job submit``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""raydom stylize as a job: ``python jobs/stylize.py --config jobs/stylize.yaml``, here or through ``ray job submit``."""
+"""raydom stylize as a job: ``python jobs/stylize.py --config jobs/stylize.yaml``, or through ``ray job submit``."""
 
 import sys
 

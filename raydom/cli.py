@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import logging
 import shlex
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from raydom import config as configs
 from raydom.config import from_dict
-from raydom.errors import ConfigError, DataError
+from raydom.errors import ConfigError, DataError, DivergedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,13 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     except (ConfigError, DataError, FileNotFoundError, PermissionError) as error:
         print(f"raydom {name}: {error}", file=sys.stderr)
         return 2
+    except DivergedError as error:
+        print(f"raydom {name}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\nraydom {name}: interrupted. The same command goes on where it stopped.", file=sys.stderr)
         return 130
-    if code == 1:
+    if code == 1:  # ingest lists its refused files; blocks can be retried
         shown = shlex.join(["raydom", *name.split(), *(a for a in arguments if a != "--retry-failed")])
         if any(f.name == "run" for f in dataclasses.fields(command.config)) and not name.startswith("train"):
             print(f"To try only the failed ones again:\n  {shown} --retry-failed", file=sys.stderr)
@@ -101,6 +105,9 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     options = list(_options(command.config))
     for option in options:
         parser.add_argument(*option.flags, **option.arguments)
+    for option in options:
+        if option.repeat:
+            arguments = _gathered(arguments, option.flags[0])
     namespace = parser.parse_args(list(arguments))
     values: dict[str, Any] = {}
     for option in options:
@@ -124,6 +131,7 @@ class _Option:
     arguments: dict[str, Any]
     optional: bool
     comma: bool
+    repeat: bool
 
 
 def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[_Option]:
@@ -146,7 +154,7 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterato
         elif typing.get_origin(hint) is tuple:
             item = typing.get_args(hint)[0]
             if field.metadata.get("repeat"):
-                arguments |= {"action": "append", "type": item, "required": required}
+                arguments |= {"nargs": "+", "type": item, "required": required}
             elif field.metadata.get("positional"):
                 arguments |= {"nargs": "+", "type": item}
             else:
@@ -158,7 +166,17 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterato
         if field.metadata.get("positional"):
             flag = prefix + field.name
         dest = flag.lstrip("-").replace("-", "_")
-        yield _Option((*path, field.name), (flag,), dest, arguments, not required, comma)
+        repeat = bool(field.metadata.get("repeat"))
+        yield _Option((*path, field.name), (flag,), dest, arguments, not required, comma, repeat)
+
+
+def _gathered(arguments: Sequence[str], flag: str) -> list[str]:
+    """``--model A --model B`` as ``--model A B``: the parser would keep only the last."""
+    values = [value for before, value in itertools.pairwise(arguments) if before == flag]
+    if len(values) < 2:
+        return list(arguments)
+    rest = [word for before, word in itertools.pairwise(["", *arguments]) if word != flag and before != flag]
+    return [*rest, flag, *values]
 
 
 def _plain(hint: Any) -> Any:

@@ -40,18 +40,19 @@ class NstConfig:
     weights: str | None = None
     """Path or URL of the feature network's weights. Without it: the torch hub cache, then a download."""
     style_layers: tuple[str, ...] = ()
-    """Layers whose Gram matrices carry the style. Empty: the network's default."""
+    """Layers whose Gram matrices carry the style. Empty: the network's default, its first (the paper's, in VGG:
+    relu1_1, relu2_1, relu3_1, relu4_1, relu5_1)."""
     content_layers: tuple[str, ...] = ()
-    """Layers whose features carry the content. Empty: the network's default."""
+    """Layers whose features carry the content. Empty: the network's default, its first (the paper's: relu4_2)."""
     content_weight: float = 1.0
     """Weight of the content loss (the paper's alpha), stated for an image of 512 x 512 px."""
     style_weight: float | None = None
     """Weight of the style loss (the paper's beta). None: set from the style image by style_ratio, since the scale of
     the losses differs by orders of magnitude between feature networks."""
-    style_ratio: float = 1.0
+    style_ratio: float = 10.0
     """Style against content when style_weight is None: at 1, losing all features of the style image would cost as much
     in style as in content (at content_weight 1)."""
-    steps: int = 100
+    steps: int = 40
     """Optimiser steps."""
     optimizer: str = "adam"
     """adam or lbfgs."""

@@ -26,8 +26,8 @@ def ray_session():
     """One embedded Ray for all tests: two CPUs, its own folder, ended with the session."""
     import ray
 
-    from raydom.config import RunConfig
     from raydom.cluster.session import ray_session as start
+    from raydom.config import RunConfig
 
     with tempfile.TemporaryDirectory(prefix="rd-") as folder:
         os.environ.pop("RAY_ADDRESS", None)

@@ -113,9 +113,12 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     run = open_model_run(job.model) if job.model is not None else None
     method = get_method(job.style.method)
     style_hash = _style_hash(job.style.style) if job.style.style else None
+    style = to_dict(job.style) | {"style": style_hash, "version": method.version}
+    if method.pointwise:  # nst's options change nothing
+        style.pop("nst")
     settings = {
         "collection": job.collection,
-        "style": to_dict(job.style) | {"style": style_hash, "version": method.version},
+        "style": style,
         "model": run.content_hash if run else None,
         "pixel_size_um": job.pixel_size_um,
         "scale": job.scale,
@@ -123,8 +126,6 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "blocks": to_dict(job.blocks),
         "version": BLOCK_VERSION,
     }
-    if job.style.method != "nst":  # options of a method that is not used change nothing
-        settings["style"].pop("nst")
     recipe = fingerprint({name: value for name, value in settings.items() if name != "collection"})
     plan = JobPlan(job, settings, [], [], [])
     for image in images:

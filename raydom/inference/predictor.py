@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
 from raydom.algorithms.trained import load_trained
-from raydom.config import to_dict
+from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
 from raydom.images.intensity import fraction_statistics, from_fraction, stream_statistics, to_fraction
 from raydom.images.resample import grid_size, resample, source_region
@@ -72,9 +72,11 @@ class Predictor:
         self.job = job
         self.images = job.chosen_images()
         self.device = torch.device(device)
-        self.network, self.spec = (None, None) if job.model is None else load_trained(job.model)
-        if self.network is not None:
-            self.network = self.network.to(self.device)
+        self.network: nn.Module | None = None
+        self.spec: ModelSpec | None = None
+        if job.model is not None:
+            network, self.spec = load_trained(job.model)
+            self.network = network.to(self.device)
         self.method = get_method(job.style.method)
         self._style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
         self._prepared: dict[float, Apply] = {}
@@ -206,8 +208,9 @@ class Predictor:
         uri = output_uri(self.job, image.image_id)
         zarr_images.write_pyramid(uri, method="mean")
         labels: tuple[str, ...] = ()
+        kinds: tuple[str, ...] = ()
         if self.spec is not None:
-            labels = (self.spec.label,)
+            labels, kinds = (self.spec.label,), ("binary" if self.spec.num_classes == 2 else "instance",)
             zarr_images.write_pyramid(uri, f"labels/{self.spec.label}", method="nearest")
         channels = self._output_channels(image)
         pixels = zarr_images.open_array(uri, "0")
@@ -220,6 +223,7 @@ class Predictor:
             dtype="uint8" if self.spec else image.record.dtype,
             channels=channels,
             labels=labels,
+            label_kinds=kinds,
             statistics=stream_statistics(lambda: (np.asarray(pixels[(..., *r.slices)]) for r in regions)),
         )
         return json.dumps(to_dict(record))

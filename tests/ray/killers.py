@@ -9,8 +9,10 @@ def once(content, style, config, generator):
     try:
         os.close(os.open(config.nst.weights, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return content.pixels
-    os.kill(os.getpid(), signal.SIGKILL)
+        pass
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return content.pixels
 
 
 def on_white(content, style, config, generator):

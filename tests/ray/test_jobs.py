@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import requests
 
-from raydom.config import RunConfig
 from raydom.cluster.blocks import run_block_jobs
+from raydom.config import RunConfig
 from raydom.inference.job import BlockJob
 from raydom.storage.collection import open_collection
 

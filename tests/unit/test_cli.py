@@ -1,0 +1,54 @@
+import pytest
+
+from raydom import config as configs
+from raydom.cli import COMMANDS, main, parse
+from raydom.config import from_dict, to_dict
+from raydom.errors import ConfigError
+
+
+def test_flags_and_a_yaml_file_give_the_same_configuration(tmp_path):
+    flags = ["--collection", "c", "--model", "m", "--out", "o", "--method", "nst", "--style", "s.png"]
+    flags += ["--nst.steps", "75", "--nst.style-layers", "fire2", "fire3", "--pixel-size", "0.5", "--workers", "3"]
+    (tmp_path / "job.yaml").write_text(
+        "collection: c\nmodel: m\nout: o\nmethod: nst\nstyle: s.png\npixel_size: 0.5\nworkers: 3\n"
+        "nst:\n  steps: 75\n  style_layers: [fire2, fire3]\n"
+    )
+    by_flags = parse("segment", flags)
+    assert by_flags == parse("segment", ["--config", str(tmp_path / "job.yaml")])
+    assert by_flags.style == configs.StyleConfig(
+        method="nst", style="s.png", nst=configs.NstConfig(steps=75, style_layers=("fire2", "fire3"))
+    )
+    assert (by_flags.pixel_size_um, by_flags.run.workers, by_flags.blocks) == (0.5, 3, configs.BlockConfig())
+
+
+def test_a_configuration_survives_its_journey_as_json():
+    config = parse("compare", ["--source", "a", "--target", "b", "--out", "o", "--model", "m", "--model", "n"])
+    assert config.model == ("m", "n") and config.methods == configs.METHODS
+    assert from_dict(type(config), to_dict(config)) == config
+
+
+@pytest.mark.parametrize("page", ["ingest", "train supervised", "stylize", "segment", "evaluate", "compare"])
+def test_every_example_beside_the_jobs_is_a_configuration(page, pytestconfig):
+    example = pytestconfig.rootpath / "jobs" / f"{page.split()[0]}.yaml"
+    assert isinstance(parse(page, ["--config", str(example)]), COMMANDS[page].config)
+
+
+def test_positional_and_switched_options():
+    config = parse("ingest", ["a/*.tif", "b", "--out", "o", "--labels", "m", "fov=f", "--invert-labels"])
+    assert (config.source, config.labels, config.invert_labels) == (("a/*.tif", "b"), ("m", "fov=f"), True)
+    assert parse("info", ["c", "--json"]) == configs.InfoConfig(collection="c", json=True)
+
+
+def test_refusals_say_what_and_exit_with_2(capsys, tmp_path):
+    assert main(["segmnt"]) == 2
+    assert "no command 'segmnt'" in capsys.readouterr().err
+    assert main(["stylize", "--collection", "c", "--out", "o", "--method", "nst"]) == 2
+    assert "needs a style image: give --style IMAGE" in capsys.readouterr().err
+    missing = str(tmp_path / "missing")
+    assert main(["info", missing]) == 2
+    assert missing in capsys.readouterr().err
+
+
+def test_an_unknown_setting_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown setting nst\.step; did you mean nst\.steps\?"):
+        from_dict(configs.StyleConfig, {"nst": {"step": 3}})
