@@ -446,6 +446,8 @@ class IngestConfig:
     """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
     num_threads: int | None = None
     """Files read at the same time. Default: one a CPU, at most 8."""
+    quiet: bool = False
+    """No progress."""
 
     def __post_init__(self) -> None:
         _require(len(self.source) > 0, "ingest needs at least one SOURCE: a file, a folder or a glob.")

@@ -21,9 +21,11 @@ FAILURES_SHOWN = 20
 
 def ingest(config: configs.IngestConfig) -> int:
     """Read image files into a collection."""
+    from raydom.inference.progress import ProgressReport
     from raydom.ingestion.run import ingest as run
 
-    report = run(config)
+    with ProgressReport("ingest", 0, "files", config.quiet) as progress:
+        report = run(config, progress=progress.at)
     console = Console(highlight=False)
     console.print(
         f"{config.out}: {len(report.ingested)} images ingested, {len(report.skipped)} already there, "

@@ -56,7 +56,8 @@ class BlockInput:
 class BlockOutput:
     pixels: np.ndarray
     """(c, h, w) of the write region: probabilities as uint8 0..255, or stylised pixels."""
-    labels: np.ndarray | None
+    labels: dict[str, np.ndarray]
+    """(h, w) of the write region, by name: the segmentation, or the labels that a stylised image keeps."""
     fields: dict[str, Any]
 
 
@@ -126,7 +127,8 @@ class Predictor:
             if not np.isfinite(styled).all():
                 raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
             pixels = from_fraction(styled, np.dtype(image.record.dtype), image.statistics)
-            return BlockOutput(pixels, None, {})
+            kept = {name: image.labels(name).numpy(task.block.write) for name in image.record.labels}
+            return BlockOutput(pixels, kept, {})
         probability = self._probability(styled[:, inputs.rows][:, :, inputs.columns])
         inside = (slice(None), *inputs.core.relative_to(inputs.read).slices)
         probability = resample(
@@ -142,7 +144,7 @@ class Predictor:
             labels = probability.argmax(axis=0).astype(np.uint8)
             confidence = probability.max(axis=0)
         fields = {"num_foreground_px": int((labels > 0).sum()), "mean_confidence": float(confidence.mean())}
-        return BlockOutput(np.rint(probability * 255).astype(np.uint8), labels, fields)
+        return BlockOutput(np.rint(probability * 255).astype(np.uint8), {self.spec.label: labels}, fields)
 
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
         if task.kind == "finish":
@@ -159,9 +161,9 @@ class Predictor:
         uri = output_uri(self.job, task.block.image_id)
         zarr_images.write_region(uri, "0", task.block.write, outputs.pixels)
         checksum = zlib.crc32(np.ascontiguousarray(outputs.pixels).tobytes())
-        if outputs.labels is not None and self.spec is not None:
-            zarr_images.write_region(uri, f"labels/{self.spec.label}/0", task.block.write, outputs.labels)
-            checksum = zlib.crc32(outputs.labels.tobytes(), checksum)
+        for name, labels in outputs.labels.items():
+            zarr_images.write_region(uri, f"labels/{name}/0", task.block.write, labels)
+            checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
         fields = outputs.fields | {"checksum": f"{checksum:08x}"}
         return fields | {"record": self._finish(image)} if alone else fields
 
@@ -185,16 +187,22 @@ class Predictor:
             chunk_px=chunk,
             overwrite=True,
         )
-        if self.spec is not None:
+        for label, dtype in self._output_labels(image).items():
             zarr_images.create_labels(
                 uri,
-                self.spec.label,
+                label,
                 shape=image.spatial_shape,
-                dtype="uint8",
+                dtype=dtype,
                 pixel_size_um=image.pixel_size_um,
                 shard_px=size,
                 chunk_px=chunk,
             )
+
+    def _output_labels(self, image: Image) -> dict[str, str]:
+        """Names and dtypes of the labels that are written."""
+        if self.spec is not None:
+            return {self.spec.label: "uint8"}
+        return {name: str(image.labels(name).dtype) for name in image.record.labels}
 
     def _output_channels(self, image: Image) -> tuple[str, ...]:
         if self.spec is None:
@@ -207,11 +215,12 @@ class Predictor:
         """Pyramid and statistics of a written image; returns its manifest row as JSON."""
         uri = output_uri(self.job, image.image_id)
         zarr_images.write_pyramid(uri, method="mean")
-        labels: tuple[str, ...] = ()
-        kinds: tuple[str, ...] = ()
+        labels = tuple(self._output_labels(image))
+        for label in labels:
+            zarr_images.write_pyramid(uri, f"labels/{label}", method="nearest")
+        kinds = image.record.label_kinds
         if self.spec is not None:
-            labels, kinds = (self.spec.label,), ("binary" if self.spec.num_classes == 2 else "instance",)
-            zarr_images.write_pyramid(uri, f"labels/{self.spec.label}", method="nearest")
+            kinds = ("binary" if self.spec.num_classes == 2 else "instance",)
         channels = self._output_channels(image)
         pixels = zarr_images.open_array(uri, "0")
         regions = list(zarr_images.shard_regions(pixels))

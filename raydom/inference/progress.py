@@ -51,8 +51,8 @@ class ProgressReport:
                 transient=False,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, rate="", failures="")
-        elif not self.quiet:
+            self._task = self._bar.add_task(self.label, total=self.total or None, rate="", failures="")
+        elif not self.quiet and self.total:
             self._line()
         return self
 
@@ -66,6 +66,13 @@ class ProgressReport:
             self._bar.update(self._task, completed=self.done, rate=rate, failures=failures)
         elif not self.quiet and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._line()
+
+    def at(self, done: int, total: int) -> None:
+        """Set how many pieces are done, and how many there are."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+        self.total = total
+        self.update(done - self.done)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

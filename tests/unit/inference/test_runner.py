@@ -253,3 +253,21 @@ def _style_file(folder, channels):
     pixels = np.random.default_rng(9).integers(30, 120, (50, 60, channels), np.uint8)
     tifffile.imwrite(path, pixels.squeeze(), photometric="rgb" if channels == 3 else "minisblack")
     return str(path)
+
+
+def test_stylised_images_keep_their_labels(tmp_path, make_collection):
+    images = _images(10, (70, 45))
+    truth = np.random.default_rng(1).integers(0, 300, (70, 45)).astype(np.uint16)
+    collection = make_collection("c", images, {"img0": truth})
+    style = StyleConfig(method="histogram", style=_style_file(tmp_path, 1))
+    for size in (32, 128):
+        job = BlockJob(
+            name="s",
+            collection=collection.uri,
+            out=str(tmp_path / f"o{size}"),
+            style=style,
+            blocks=BlockConfig(block_size=size),
+        )
+        assert _run(job)[0].ok
+        (image,) = open_collection(job.out)
+        assert np.array_equal(image.labels().numpy(), truth)
