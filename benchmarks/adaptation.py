@@ -28,7 +28,6 @@ from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
 from raydom.config import (
     CompareConfig,
-    ImageFilter,
     IngestConfig,
     NstConfig,
     RunConfig,
@@ -72,7 +71,7 @@ DOMAINS = {
     "chase": Domain(
         "retina_chase_db1/images", "retina_chase_db1/labels",
         ("01L", "01R", "02L", "02R", "03L", "03R"), "retina_chase_db1/images/04L.jpg",
-        ("05L", "05R", "06L", "06R", "07L", "07R"), 0.58,
+        ("05L", "06L", "06R", "07L", "07R"), 0.58,  # 03L, 04R and 05R chose the defaults of nst
     ),
     "isbi": Domain(
         "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(12)), "isbi2012_em/images/13.png",
@@ -117,16 +116,18 @@ def collection_of(name: str, part: str, data: Path, out: Path) -> str:
     return target
 
 
-def model_of(name: str, seed: int, steps: int, data: Path, out: Path) -> str:
-    """A U-Net trained on the training images of a domain."""
-    run = str(out / "models" / f"{name}-s{seed}-{steps}")
+def model_of(name: str, seed: int, steps: int, intensity: bool, data: Path, out: Path) -> str:
+    """A U-Net trained on the training images of a domain, with or without augmentation of intensities."""
+    run = str(out / "models" / f"{name}-s{seed}-{steps}{'' if intensity else '-plain'}")
     train_supervised(
         SupervisedConfig(
             collection=collection_of(name, "train", data, out),
             out=run,
             base_channels=16,
             depth=4,
-            train=TrainConfig(steps=steps, seed=seed, **TRAIN),
+            train=TrainConfig(
+                steps=steps, seed=seed, augment=("flip", "rotate", *(["intensity"] if intensity else [])), **TRAIN
+            ),
             run=RUN,
         )
     )
@@ -134,35 +135,33 @@ def model_of(name: str, seed: int, steps: int, data: Path, out: Path) -> str:
 
 
 def rows_of(
-    pair: str, seed: int, steps: int, nsts: dict[str, NstConfig], data: Path, out: Path
+    pair: str, seed: int, steps: int, intensity: bool, nsts: dict[str, NstConfig], data: Path, out: Path
 ) -> list[dict[str, Any]]:
-    """The rows of one pair and seed: source model with every method, ceiling unadapted."""
+    """The rows of one pair, seed and training: the source model with every method, and the ceiling unadapted."""
     source, target = PAIRS[pair]
-    scored = collection_of(target, "score", data, out)
     style = str(data / DOMAINS[source].style)
-    mask = "fov" if DOMAINS[target].mask else None
-    common = {
-        "source": collection_of(source, "train", data, out),
-        "target": scored,
-        "mask": mask,
-        "images": ImageFilter(),
-        "run": RUN,
-    }
-    rows = []
+    model = model_of(source, seed, steps, intensity, data, out)
+    where = out / "comparisons" / Path(model).name
 
     def table(folder: str, **options: Any) -> list[dict[str, Any]]:
-        where = out / "comparisons" / f"{pair}-s{seed}-{steps}" / folder
-        compare(CompareConfig(out=str(where), **common, **options))
-        return pq.read_table(where / "comparison.parquet").to_pylist()
+        config = CompareConfig(
+            source=collection_of(source, "train", data, out),
+            target=collection_of(target, "score", data, out),
+            mask="fov" if DOMAINS[target].mask else None,
+            out=str(where / f"{pair}-{folder}"),
+            run=RUN,
+            **options,
+        )
+        compare(config)
+        return pq.read_table(f"{config.out}/comparison.parquet").to_pylist()
 
-    model = model_of(source, seed, steps, data, out)
-    rows += table("methods", model=(model,), style=style, methods=("none", "meanstd", "histogram", "reinhard"))
+    rows = table("methods", model=(model,), style=style, methods=("none", "meanstd", "histogram", "reinhard"))
     for label, nst in nsts.items():
-        found = table(label, model=(model,), style=style, methods=("nst",), nst=nst)
+        found = table(label.replace(" ", "-"), model=(model,), style=style, methods=("nst",), nst=nst)
         rows += [row | {"method": label} for row in found if row["method"] == "nst"]
-    ceiling = table("ceiling", model=(model_of(target, seed, steps, data, out),), methods=("none",))
-    rows += [row | {"method": "trained on the target"} for row in ceiling]
-    return [{"pair": pair, "seed": seed, "steps": steps} | row for row in rows]
+    ceiling = model_of(target, seed, steps, True, data, out)
+    rows += [row | {"method": "trained on the target"} for row in table("ceiling", model=(ceiling,), methods=("none",))]
+    return [{"pair": pair, "seed": seed, "steps": steps, "intensity": intensity} | row for row in rows]
 
 
 def main() -> int:
@@ -171,20 +170,21 @@ def main() -> int:
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--plain", action="store_true", help="train the source models without intensity augmentation")
     options = parser.parse_args()
     data, weights = Path(os.environ["RAYDOM_DATA"]), os.environ["RAYDOM_WEIGHTS"]
     nsts = {
         "nst": NstConfig(features="squeezenet1_1", weights=weights),
-        "nst from content": NstConfig(features="squeezenet1_1", weights=weights, init="content"),
     }
     path = options.out / "adaptation.parquet"
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     with ray_session(RUN):
         for seed in options.seeds:
             for pair in options.pairs:
-                if any((row["pair"], row["seed"], row["steps"]) == (pair, seed, options.steps) for row in rows):
+                key = {"pair": pair, "seed": seed, "steps": options.steps, "intensity": not options.plain}
+                if any(key.items() <= row.items() for row in rows):
                     continue
-                rows += rows_of(pair, seed, options.steps, nsts, data, options.out)
+                rows += rows_of(pair, seed, options.steps, not options.plain, nsts, data, options.out)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(pa.Table.from_pylist(rows), path)
     show_table(pa.Table.from_pylist(rows).drop_columns(["note", "model"]), digits=3)

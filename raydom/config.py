@@ -241,6 +241,8 @@ class RunConfig:
     """CPUs of a worker; torch uses as many threads."""
     gpus_per_worker: float = 0.0
     """GPUs of a worker, fractions allowed."""
+    memory_gib: float | None = None
+    """Memory that a worker may use for a block, GiB. Default: this machine's, shared by its CPUs."""
     serial: bool = False
     """Run in this process without Ray: the debugger and the test oracle."""
     retry_failed: bool = False
@@ -252,6 +254,7 @@ class RunConfig:
         _require(self.workers is None or self.workers >= 1, f"workers must be >= 1; got {self.workers}.")
         _require(self.cpus_per_worker > 0, f"cpus_per_worker must be > 0; got {self.cpus_per_worker}.")
         _require(self.gpus_per_worker >= 0, f"gpus_per_worker must be >= 0; got {self.gpus_per_worker}.")
+        _require(self.memory_gib is None or self.memory_gib > 0, f"memory_gib must be > 0; got {self.memory_gib}.")
 
 
 # --------------------------------------------------------------------------------------------------------- commands

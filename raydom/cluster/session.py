@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,14 +48,15 @@ def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | 
         else:
             # Each pool of actors would otherwise print an error about restarts (ray-project/ray#53727).
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            ray.init(
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=EMBEDDED_STORE_BYTES,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _temp_dir=temp_dir,
-            )
+            with _silent_stderr():  # Ray's native part would announce that level
+                ray.init(
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=EMBEDDED_STORE_BYTES,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _temp_dir=temp_dir,
+                )
     except ConnectionError as error:
         raise ConfigError(
             f"no Ray cluster answers at {address!r}: {error} Check --address and RAY_ADDRESS, or leave both out to "
@@ -69,3 +71,17 @@ def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | 
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hides what native code writes to the standard error stream; exceptions pass as ever."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a file descriptor is wanted
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from raydom.algorithms.styles import StyleInput, get_method
-from raydom.config import BlockConfig, ImageFilter, ModelSpec, StyleConfig, fingerprint, to_dict
+from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 from raydom.images.resample import grid_size
@@ -26,6 +28,12 @@ from raydom.types import PERCENTILE_LEVELS, Block, ImageRecord, ImageStatistics,
 
 BLOCK_VERSION = 1
 """Raised when the pixels that a block writes change for a reason that no other version number tells."""
+
+
+COPIES_OF_PIXELS = 8
+"""Float copies of a block that reading, resampling and styling hold at a time."""
+ACTIVATIONS_PER_CHANNEL = 10
+"""Float maps of full size that a U-Net holds at its peak, for each channel of its first level; measured: 8 to 10."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +221,39 @@ def check_job(job: BlockJob) -> None:
                 "many channels, or ingest the images so that they agree."
             )
     get_method(job.style.method).prepare(style, job.style)
+
+
+def check_memory(job: BlockJob, run: RunConfig) -> None:
+    """Refuse blocks that do not fit the memory of a worker.
+
+    Raises:
+        ConfigError: With what the largest block needs, what is allowed, and the block size that fits.
+    """
+    allowed = run.memory_gib
+    if allowed is None:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        allowed = machine / max(1.0, (os.cpu_count() or 1) / run.cpus_per_worker)
+    spec = open_model_run(job.model).spec if job.model is not None else None
+    for image in job.chosen_images():
+        needed = _block_gib(job, spec, image, job.blocks.block_size)
+        if needed > allowed:
+            fitting = [n for n in range(16, job.blocks.block_size, 16) if _block_gib(job, spec, image, n) <= allowed]
+            remedy = f"Choose --block-size {fitting[-1]} or less" if fitting else "No block size is small enough here"
+            raise ConfigError(
+                f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
+                f"may use {allowed:.2g} GiB. {remedy}, or allow more with --memory-gib or fewer --workers."
+            )
+
+
+def _block_gib(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int) -> float:
+    """About what a worker holds of a block at its peak, GiB, with the neighbours that it reads and writes."""
+    scale = job.scale_of(image.record, spec)
+    halo = 0 if spec is None else job.blocks.halo or spec.receptive_field_px
+    sides = [min(block_size * scale + 2 * halo, size * scale) for size in image.spatial_shape]
+    floats = COPIES_OF_PIXELS * image.num_channels
+    if spec is not None:
+        floats += ACTIVATIONS_PER_CHANNEL * spec.unet.base_channels
+    return math.prod(sides) * floats * 4 / 2**30
 
 
 def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
-from raydom.inference.job import BlockJob, JobPlan, plan_job
+from raydom.inference.job import BlockJob, JobPlan, check_memory, plan_job
 from raydom.inference.predictor import Predictor, record_from_json
 from raydom.inference.progress import ProgressReport
 from raydom.inference.worker import BlockWorker, Task
@@ -61,6 +61,8 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
     outs = [job.out for job in jobs]
     if len(set(outs)) < len(outs):
         raise ConfigError(f"two jobs would write to one output: {sorted(o for o in outs if outs.count(o) > 1)[0]}.")
+    for job in jobs:
+        check_memory(job, run)
     plans = [plan_job(job, number) for number, job in enumerate(jobs)]
     for plan in plans:
         plan.job.folder.claim(plan.settings)

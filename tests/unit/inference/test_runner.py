@@ -243,6 +243,13 @@ def test_what_cannot_be_done_is_refused_before_the_first_block(tmp_path, make_co
     for job, message in cases:
         with pytest.raises(ConfigError, match=message):
             _run(job)
+    with pytest.raises(
+        ConfigError, match=r"a block of 512 px about 0\.\d+ GiB .* 0\.0007 GiB\. Choose --block-size 16 "
+    ):
+        _run(
+            BlockJob(name="s", collection=make_collection("big", _images(8, (600, 600))).uri, out=out, model=model),
+            run=dataclasses.replace(QUIET, memory_gib=0.0007),
+        )
     assert not (tmp_path / "o").exists()
 
 
