@@ -244,7 +244,7 @@ def test_what_cannot_be_done_is_refused_before_the_first_block(tmp_path, make_co
         with pytest.raises(ConfigError, match=message):
             _run(job)
     with pytest.raises(
-        ConfigError, match=r"a block of 512 px about 0\.\d+ GiB .* 0\.0007 GiB\. Choose --block-size 16 "
+        ConfigError, match=r"a block of 512 px needs about 0\.\d+ GiB .* 0\.0007 GiB\. Choose --block-size 16 "
     ):
         _run(
             BlockJob(name="s", collection=make_collection("big", _images(8, (600, 600))).uri, out=out, model=model),
