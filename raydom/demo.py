@@ -81,19 +81,26 @@ def demo(config: DemoConfig) -> int:
                 source=str(out / "source"),
                 target=str(out / "target"),
                 model=(str(out / "unet"),),
-                out=str(out / "compare"),
+                out=str(out),
                 skip_unavailable=True,
                 nst=config.nst,
                 run=config.run,
             )
         )
     best = _picture(out, reports)
-    for path in ("source", "target", "unet", "compare/predictions"):
-        sys.stdout.write(f"{out / path}\n")
-    sys.stdout.write(f"{out / 'compare/comparison.parquet'}: the table above\n")
-    sys.stdout.write(f"{out / 'overview.png'}: target, {best} result, truth, predictions without and with {best}\n")
+    left = {
+        "source, target": "the two collections",
+        "unet": "the trained model",
+        "predictions": "labels and probabilities, a collection for each method",
+        "comparison.parquet, comparison.png": "the table above, and what each method finds and misses",
+        "overview.png": f"target, target after {best}, truth, labels without and with adaptation",
+    }
+    width = max(len(name) for name in left)
+    sys.stdout.write(f"\nIn {out.resolve()}:\n")
+    sys.stdout.writelines(f"  {name:{width}}  {what}\n" for name, what in left.items())
+    code = tell(reports)
     step(f"done in {time.monotonic() - began:.0f} s")
-    return tell(reports)
+    return code
 
 
 def write_domain(folder: Path, domain: str, num_images: int, seed: int) -> None:
@@ -110,7 +117,7 @@ def write_domain(folder: Path, domain: str, num_images: int, seed: int) -> None:
 
 def _picture(out: Path, reports: list[JobReport]) -> str:
     """Write overview.png, with the best of the methods; returns its name."""
-    rows = pq.read_table(out / "compare" / "comparison.parquet").to_pylist()
+    rows = pq.read_table(out / "comparison.parquet").to_pylist()
     scored = [row for row in rows if row["f1"] is not None and row["method"] != "none"]
     best = str(max(scored, key=lambda row: row["f1"])["method"])
     jobs = {report.job.style.method: report.job for report in reports}

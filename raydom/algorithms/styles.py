@@ -92,6 +92,13 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
+def weights_digest(config: StyleConfig) -> str | None:
+    """Hash of the weights that a configuration's method computes with; None if it has none."""
+    if config.method != "nst":
+        return None
+    return _feature_network(config.nst.features, config.nst.weights, "cpu").digest()
+
+
 def methods() -> tuple[str, ...]:
     """Names of the methods that come with raydom."""
     return tuple(METHODS)

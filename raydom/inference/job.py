@@ -6,19 +6,20 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from raydom.algorithms.styles import StyleInput, get_method
+from raydom.algorithms.styles import StyleInput, get_method, weights_digest
 from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 from raydom.images.resample import grid_size
 from raydom.images.tiles import cut_blocks
 from raydom.inference.worker import Task
+from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
 from raydom.storage.collection import Collection, Image, Levels, open_collection
 from raydom.storage.model_run import open_model_run
@@ -57,6 +58,13 @@ class BlockJob:
     """Foreground probability from which a pixel is labelled, instead of the model's."""
     blocks: BlockConfig = field(default_factory=BlockConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
+
+    def __post_init__(self) -> None:
+        """Make every path absolute: a worker has another working directory than the command."""
+        for name in ("collection", "out", "model"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, files.absolute(getattr(self, name)))
+        object.__setattr__(self, "style", _absolute_style(self.style))
 
     @property
     def folder(self) -> RunFolder:
@@ -124,6 +132,8 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     style = to_dict(job.style) | {"style": style_hash, "version": method.version}
     if method.pointwise:  # nst's options change nothing
         style.pop("nst")
+    elif job.style.method == "nst":  # what the weights are counts, not where they lie
+        style["nst"] |= {"weights": weights_digest(job.style)}
     settings = {
         "collection": job.collection,
         "style": style,
@@ -148,6 +158,16 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
             if not method.pointwise:
                 plan.overviews.append(Task(number, "overview", whole, content))
     return plan
+
+
+def _absolute_style(config: StyleConfig) -> StyleConfig:
+    nst = config.nst
+    if nst.features.startswith("encoder:"):
+        nst = replace(nst, features="encoder:" + files.absolute(nst.features.removeprefix("encoder:")))
+    if nst.weights is not None:
+        prefix = next((forced for forced in FORCED_CONVENTIONS if nst.weights.startswith(forced)), "")
+        nst = replace(nst, weights=prefix + files.absolute(nst.weights.removeprefix(prefix)))
+    return replace(config, nst=nst, style=None if config.style is None else files.absolute(config.style))
 
 
 def model_shape(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:

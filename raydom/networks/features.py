@@ -45,6 +45,8 @@ CAFFE = InputConvention("caffe", True, 255.0, (103.939, 116.779, 123.68), (1.0, 
 CAFFE_RGB = InputConvention("caffe-rgb", False, 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 """Caffe's weights with the first layer's input channels turned to RGB, as some converters do."""
 _CONVENTIONS = {convention.name: convention for convention in (TORCHVISION, CAFFE, CAFFE_RGB)}
+FORCED_CONVENTIONS = tuple(f"{name}:" for name in _CONVENTIONS)
+"""Prefixes of a weights path that force its input convention."""
 
 PAPER_STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 PAPER_CONTENT_LAYERS = ("relu4_2",)
