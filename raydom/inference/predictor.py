@@ -7,6 +7,7 @@ style method and the network see, after resampling by the job's scale.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -31,6 +32,8 @@ from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
 from raydom.types import ImageRecord, Region
 
+OPEN_IMAGES = 16
+"""Images that a worker keeps open; its tasks come image by image."""
 BAND_PX = 512
 """Height of the bands in which an overview is read, px of the overview."""
 
@@ -83,6 +86,10 @@ class Predictor:
         self._prepared: dict[float, Apply] = {}
         self._match = get_method("none" if job.style.style is None else "meanstd").prepare(self._style, job.style)
         self._overview: tuple[str, np.ndarray] | None = None
+        self.image = functools.lru_cache(maxsize=OPEN_IMAGES)(self.images.__getitem__)
+        self._output = functools.lru_cache(maxsize=OPEN_IMAGES)(
+            lambda uri, path: zarr_images.open_array(uri, path, mode="r+")
+        )
 
     def stylised(self, image: Image, region: Region) -> np.ndarray:
         """What the network sees of a region, on the output's grid: (c, h, w) pixels of the image's dtype."""
@@ -97,7 +104,7 @@ class Predictor:
     # ---------------------------------------------------------------------------------------------- the processor
 
     def read(self, task: Task) -> Any:
-        image = self.images[task.block.image_id]
+        image = self.image(task.block.image_id)
         if task.kind != "block":
             return image
         shape = image.spatial_shape
@@ -121,7 +128,7 @@ class Predictor:
             return inputs
         if task.kind == "overview":
             return self._make_overview(inputs)
-        image = self.images[task.block.image_id]
+        image = self.image(task.block.image_id)
         styled = self._styled(image, inputs.pixels, inputs.inner)
         if self.network is None or self.spec is None:
             if not np.isfinite(styled).all():
@@ -154,15 +161,17 @@ class Predictor:
             np.save(sink, outputs)
             files.write_bytes_atomic(self.job.folder.overview_uri(task.block.image_id), sink.getvalue())
             return {"checksum": f"{zlib.crc32(sink.getvalue()):08x}"}
-        image = self.images[task.block.image_id]
+        image = self.image(task.block.image_id)
         alone = task.block.write == Region.whole(image.spatial_shape)
         if alone:
             self.create_output(image)
+            self._output.cache_clear()  # it may have been opened before a retry made it anew
         uri = output_uri(self.job, task.block.image_id)
-        zarr_images.write_region(uri, "0", task.block.write, outputs.pixels)
+        zarr_images.write_region(uri, "0", task.block.write, outputs.pixels, self._output(uri, "0"))
         checksum = zlib.crc32(np.ascontiguousarray(outputs.pixels).tobytes())
         for name, labels in outputs.labels.items():
-            zarr_images.write_region(uri, f"labels/{name}/0", task.block.write, labels)
+            path = f"labels/{name}/0"
+            zarr_images.write_region(uri, path, task.block.write, labels, self._output(uri, path))
             checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
         fields = outputs.fields | {"checksum": f"{checksum:08x}"}
         return fields | {"record": self._finish(image)} if alone else fields

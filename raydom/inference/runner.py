@@ -24,6 +24,9 @@ from raydom.storage.receipts import Receipt
 
 logger = logging.getLogger(__name__)
 
+BATCH = 16
+"""Tasks between two writings of receipts."""
+
 Execute = Callable[[list[Task], Sequence[BlockJob], RunConfig, str, ProgressReport], None]
 """Does tasks of jobs under a run id, counting them in the progress; receipts are its only result."""
 
@@ -99,9 +102,9 @@ def execute_serially(
             run_id=run_id,
             overlap=False,
         )
-        for task in tasks:
-            for receipt in worker.process([task]):
-                progress.update(1, int(receipt.status != "ok"))
+        for start in range(0, len(tasks), BATCH):
+            receipts = worker.process(tasks[start : start + BATCH])
+            progress.update(len(receipts), sum(receipt.status != "ok" for receipt in receipts))
     finally:
         torch.set_num_threads(threads_before)
 

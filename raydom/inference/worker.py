@@ -156,8 +156,10 @@ class BlockWorker:
         for job in sorted({task.job for task in tasks}):
             keys = [task.key for task in tasks if task.job == job]
             marks.append((job, self._folders[job].mark(keys, self._node, self._run_id)))
-        receipts = self._overlapped(tasks) if self._reader else [self._sequential(task) for task in tasks]
-        self._flush()
+        try:
+            receipts = self._overlapped(tasks) if self._reader else [self._sequential(task) for task in tasks]
+        finally:
+            self._flush()  # also when interrupted: what is done is done
         for job, path in marks:
             self._folders[job].unmark([path])
         return receipts

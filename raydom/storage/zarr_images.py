@@ -139,7 +139,9 @@ def create_labels(
     return arrays
 
 
-def write_region(uri: str, array_path: str, region: Region, pixels: np.ndarray) -> None:
+def write_region(
+    uri: str, array_path: str, region: Region, pixels: np.ndarray, array: zarr.Array | None = None
+) -> None:
     """Write whole shards of one level.
 
     Args:
@@ -147,12 +149,13 @@ def write_region(uri: str, array_path: str, region: Region, pixels: np.ndarray) 
         array_path: The level, such as ``0`` or ``labels/label/0``.
         region: In y and x, px of that level.
         pixels: All other axes whole, then y and x.
+        array: That level, where it is open already.
 
     Raises:
         ConfigError: If the region splits a shard, or the pixels do not have its shape and the array's dtype.
         DataError: If there is no such array.
     """
-    array = open_array(uri, array_path, mode="r+")
+    array = array if array is not None else open_array(uri, array_path, mode="r+")
     where = f"{uri}/{array_path}"
     check_whole_shards(region, _shards(array)[-2:], array.shape[-2:], where)
     expected = (*array.shape[:-2], *region.shape)
