@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import itertools
 import logging
 import shlex
 import sys
@@ -15,11 +14,12 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from raydom import config as configs
 from raydom.config import from_dict
-from raydom.errors import ConfigError, DataError, DivergedError
+from raydom.errors import ClusterError, ConfigError, DataError, DivergedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ INLINE = ("BlockConfig", "RunConfig", "StyleConfig", "TrainConfig", "ImageFilter
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``raydom`` with these arguments; returns the exit code: 0 done, 1 something failed, 2 refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it: your own methods lie there
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
@@ -82,7 +84,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     except (ConfigError, DataError, FileNotFoundError, PermissionError) as error:
         print(f"raydom {name}: {error}", file=sys.stderr)
         return 2
-    except DivergedError as error:
+    except (DivergedError, ClusterError, OSError) as error:
         print(f"raydom {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -90,7 +92,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return 130
     if code == 1:  # ingest lists its refused files; blocks can be retried
         shown = shlex.join(["raydom", *name.split(), *(a for a in arguments if a != "--retry-failed")])
-        if any(f.name == "run" for f in dataclasses.fields(command.config)) and not name.startswith("train"):
+        if name in ("stylize", "segment", "compare"):
             print(f"To try only the failed ones again:\n  {shown} --retry-failed", file=sys.stderr)
     return code
 
@@ -134,17 +136,21 @@ class _Option:
     repeat: bool
 
 
-def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[_Option]:
+def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "", made: Any = None) -> Iterator[_Option]:
+    """The options of a configuration class; ``made``: what the outer class has where none of them is given."""
     hints, help_of = typing.get_type_hints(cls), _field_docs(cls)
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
             inner = "" if typing.cast("type", hint).__name__ in INLINE else f"{field.name}."
-            yield from _options(typing.cast("type", hint), (*path, field.name), prefix + inner)
+            factory = field.default_factory
+            inside = None if factory is dataclasses.MISSING else factory()
+            yield from _options(typing.cast("type", hint), (*path, field.name), prefix + inner, inside)
             continue
         flag = field.metadata.get("flag", "--" + prefix + field.name.replace("_", "-"))
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         default = None if field.default is dataclasses.MISSING else field.default
+        default = default if made is None else getattr(made, field.name)
         arguments: dict[str, Any] = {"help": help_of.get(field.name, "")}
         comma = bool(field.metadata.get("comma"))
         if hint is bool:
@@ -154,7 +160,8 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterato
         elif typing.get_origin(hint) is tuple:
             item = typing.get_args(hint)[0]
             if field.metadata.get("repeat"):
-                arguments |= {"nargs": "+", "type": item, "required": required}
+                arguments |= {"nargs": "+", "type": item}
+                arguments |= {"required": True} if required else {"default": list(default or ())}
             elif field.metadata.get("positional"):
                 arguments |= {"nargs": "+", "type": item}
             else:
@@ -171,12 +178,20 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "") -> Iterato
 
 
 def _gathered(arguments: Sequence[str], flag: str) -> list[str]:
-    """``--model A --model B`` as ``--model A B``: the parser would keep only the last."""
-    values = [value for before, value in itertools.pairwise(arguments) if before == flag]
-    if len(values) < 2:
-        return list(arguments)
-    rest = [word for before, word in itertools.pairwise(["", *arguments]) if word != flag and before != flag]
-    return [*rest, flag, *values]
+    """``--model A --model=B`` as ``--model A B``: the parser would keep only the last."""
+    rest: list[str] = []
+    values: list[str] = []
+    taking = False
+    for word in arguments:
+        if word == flag or word.startswith(f"{flag}="):
+            taking = True
+            values += [word.partition("=")[2]] if word != flag else []
+        elif taking and not word.startswith("--"):
+            values.append(word)
+        else:
+            taking = False
+            rest.append(word)
+    return [*rest, flag, *values] if values else rest
 
 
 def _plain(hint: Any) -> Any:

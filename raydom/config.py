@@ -102,6 +102,10 @@ class StyleConfig:
             self.method == "none" or self.style is not None,
             f"method {self.method} needs a style image: give --style IMAGE, an image of the domain to look like.",
         )
+        _require(
+            self.method != "none" or self.style is None,
+            f"--style {self.style} has no effect without a method: give --method, such as meanstd.",
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- networks
@@ -389,7 +393,7 @@ class DemoConfig:
     """Folder for everything that the demo makes; made anew."""
     steps: int = 250
     """Training steps."""
-    nst: NstConfig = field(default_factory=NstConfig)
+    nst: NstConfig = field(default_factory=lambda: NstConfig(features="squeezenet1_1"))
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -431,7 +435,7 @@ class IngestConfig:
     """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL."""
     out: str
     """Collection to make or to extend."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label."""
     invert_labels: bool = False
     """Swap the two values of binary labels."""

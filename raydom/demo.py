@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def demo(config: DemoConfig) -> int:
         )
         if code:
             return code
-    with ray_session(config.run):
+    with nullcontext() if config.run.serial else ray_session(config.run):
         step("3/4 raydom train supervised: a U-Net on the source domain")
         train_supervised(
             SupervisedConfig(

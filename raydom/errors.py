@@ -11,3 +11,7 @@ class DataError(ValueError):
 
 class DivergedError(ArithmeticError):
     """A training stopped because a loss or a gradient is no longer a finite number."""
+
+
+class ClusterError(RuntimeError):
+    """The machines that worked failed in a way that retrying did not mend; what was finished is kept."""

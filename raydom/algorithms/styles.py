@@ -135,7 +135,7 @@ def stylize(
     chosen = get_method(method)
     if options and method != "nst":
         raise ConfigError(f"method {method} has no options; got {', '.join(options)}. Options are for nst.")
-    config = StyleConfig(method=method, style="array", nst=_nst_config(options))
+    config = StyleConfig(method=method, style=None if method == "none" else "array", nst=_nst_config(options))
     content_cyx, axis = _channels_first(image, channel_axis, "image")
     style_cyx, _ = _channels_first(style, channel_axis, "style")
     if len(content_cyx) != len(style_cyx):

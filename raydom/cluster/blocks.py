@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+import ray.exceptions
 
 from raydom.cluster.session import ray_session
 from raydom.config import RunConfig
+from raydom.errors import ClusterError
 from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
@@ -70,7 +72,7 @@ def execute_on_ray(
     """
     _set_data_context()
     workers = min(len(tasks), _num_workers(run))
-    batch = max(1, min(MAX_TASKS_PER_BATCH, math.ceil(len(tasks) / (4 * workers))))
+    batch = max(1, min(MAX_TASKS_PER_BATCH, math.ceil(len(tasks) / (2 * workers))))
     items: list[dict[str, Any]] = [{"task": task.to_json()} for task in tasks]
     done = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch)).map_batches(
         BlockActor,
@@ -80,8 +82,14 @@ def execute_on_ray(
         num_cpus=run.cpus_per_worker,
         num_gpus=run.gpus_per_worker or None,
     )
-    for rows in done.iter_batches(batch_size=None, prefetch_batches=0):
-        progress.update(len(rows["failed"]), int(rows["failed"].sum()))
+    try:
+        for rows in done.iter_batches(batch_size=None, prefetch_batches=0):
+            progress.update(len(rows["failed"]), int(rows["failed"].sum()))
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"the workers failed: {str(error).strip().splitlines()[-1]} What is finished is kept: the same command "
+            "goes on from there."
+        ) from error
 
 
 def _num_workers(run: RunConfig) -> int:

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from raydom.cluster.blocks import run_block_jobs
-from raydom.config import CompareConfig, NstConfig, StyleConfig
+from raydom.config import CompareConfig, NstConfig, StyleConfig, to_dict
 from raydom.errors import ConfigError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor
-from raydom.inference.runner import JobReport, device_of
+from raydom.inference.runner import JobReport
 from raydom.report.pictures import Cell, Panel, grid
 from raydom.report.tables import show_table
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.storage.tables import write_table
-from raydom.training.scoring import evaluate
+from raydom.training.scoring import check_scorable, evaluate
 from raydom.types import Region
 
 COLUMNS = ("model", "method", "f1", "iou", "dice", "precision", "recall", "seconds_per_image", "note")
@@ -35,6 +36,8 @@ def compare(config: CompareConfig) -> list[JobReport]:
     Writes ``comparison.parquet`` (a row for each model and method), ``comparison.png`` and a collection of predictions
     for each pair into ``config.out``. The unadapted row (method none) is always there.
     """
+    truth = open_collection(config.target).filter(**to_dict(config.images))
+    check_scorable(truth, config.label, config.mask)
     style = config.style or _drawn_style(config)
     methods = ("none", *(method for method in config.methods if method != "none"))
     jobs, notes = [], {}
@@ -51,7 +54,6 @@ def compare(config: CompareConfig) -> list[JobReport]:
             jobs.append(job)
     reports = run_block_jobs(jobs, config.run)
     by_out = {report.job.out: report for report in reports}
-    truth = open_collection(config.target)
     rows: list[dict[str, Any]] = []
     for model in config.model:
         for method in methods:
@@ -92,7 +94,8 @@ def picture(config: CompareConfig, reports: Sequence[JobReport], truth: Collecti
     if not reports or not shown:
         return
     rows: list[list[Cell]] = []
-    predictors = [Predictor(report.job, device_of(config.run)) for report in reports]
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # the driver may stand where no GPU is
+    predictors = [Predictor(report.job, device) for report in reports]
     for image in shown:
         region = _centre(image.spatial_shape)
         target = image.numpy(region)
@@ -143,6 +146,8 @@ def _job(config: CompareConfig, model: str, method: str, style: str) -> BlockJob
 def _drawn_style(config: CompareConfig) -> str:
     """An image of the source collection, drawn by the seed; the paper takes one at random as well."""
     source = open_collection(config.source)
+    if not len(source):
+        raise ConfigError(f"{config.source}: the source collection has no image to take as style; give --style IMAGE.")
     draw = int(np.random.default_rng(config.seed).integers(len(source)))
     return str(list(source)[draw].uri)
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Ray would otherwise start each worker through `uv run` when the driver was: slow, and another environment.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -46,8 +47,10 @@ def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | 
         if address:
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         else:
+            # Workers import your own methods from where you stand.
             # Each pool of actors would otherwise print an error about restarts (ray-project/ray#53727).
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
             with _silent_stderr():  # Ray's native part would announce that level
                 ray.init(
                     num_cpus=num_cpus,

@@ -18,12 +18,13 @@ from raydom.cluster.session import ray_session  # first: it sets what Ray reads 
 # isort: split
 import ray
 import ray.train
+from ray.train import TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raydom import errors
 from raydom.cluster.mailbox import Mailbox
 from raydom.config import SupervisedConfig
-from raydom.errors import ConfigError
+from raydom.errors import ClusterError, ConfigError
 from raydom.storage import files
 from raydom.storage.model_run import CHECKPOINTS, ModelRun
 from raydom.training.loop import Report
@@ -154,6 +155,11 @@ def _fit(trainer: TorchTrainer) -> ray.train.Result:
     before = signal.getsignal(signal.SIGINT) if main else None
     try:
         return trainer.fit()
+    except TrainingFailedError as error:
+        raise ClusterError(
+            f"the workers failed {MAX_FAILURES + 1} times: {str(error).strip().splitlines()[-1]} Checkpoints are kept: "
+            "the same command goes on from the last."
+        ) from error
     finally:
         if main:
             signal.signal(signal.SIGINT, before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,9 +144,10 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "scale": job.scale,
         "threshold": job.threshold,
         "blocks": to_dict(job.blocks),
+        "images": to_dict(job.images),
         "version": BLOCK_VERSION,
     }
-    recipe = fingerprint({name: value for name, value in settings.items() if name != "collection"})
+    recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
     plan = JobPlan(job, settings, [], [], [])
     for image in images:
         record = image.record
@@ -192,14 +195,16 @@ def style_input(uri: str, device: str = "cpu") -> StyleInput:
         uri: An image file, or an OME-Zarr image such as those of a collection.
         device: Where the pixels are to be.
     """
-    stored = _style_pixels(uri)
+    stored = style_pixels(uri)
     raw = image_statistics(stored)
     return StyleInput(
         torch.from_numpy(to_fraction(stored, raw))[None].to(device), fraction_statistics(raw, stored.dtype)
     )
 
 
-def _style_pixels(uri: str) -> np.ndarray:
+@functools.lru_cache(maxsize=2)
+def style_pixels(uri: str) -> np.ndarray:
+    """Pixels (c, h, w) of a style image as they are stored."""
     if not files.is_folder(uri):
         return read_image(uri).pixels
     pixels = Levels(uri).read(None, 0)
@@ -207,7 +212,7 @@ def _style_pixels(uri: str) -> np.ndarray:
 
 
 def _style_hash(uri: str) -> str:
-    pixels = _style_pixels(uri)
+    pixels = style_pixels(uri)
     return hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 
@@ -223,11 +228,20 @@ def check_job(job: BlockJob) -> None:
         value = getattr(job, option)
         if value is not None and value <= 0:
             raise ConfigError(f"{option} must be > 0; got {value}.")
+    if job.threshold is not None and job.threshold >= 1:
+        raise ConfigError(f"threshold is a probability and must be < 1; got {job.threshold}.")
+    if job.scale is not None and job.pixel_size_um is not None:
+        raise ConfigError("give --pixel-size or --scale, not both: each says how the images are resampled.")
     images = job.chosen_images()
     spec = None
     if job.model is not None:
         spec = open_model_run(job.model).spec
         _check_model(job, spec, images)
+        if spec.pixel_size_um is None and job.pixel_size_um is not None:
+            raise ConfigError(
+                f"{job.model} does not know the pixel size it was trained at, so --pixel-size {job.pixel_size_um:g} "
+                "cannot tell how to resample. Give --scale F instead, or train on images with a pixel size."
+            )
     for image in images:
         job.scale_of(image.record, spec)
     style = NO_STYLE
@@ -246,13 +260,18 @@ def check_job(job: BlockJob) -> None:
 def check_memory(job: BlockJob, run: RunConfig) -> None:
     """Refuse blocks that do not fit the memory of a worker.
 
+    What a worker may use is said by the run, or is this machine's memory shared by its workers; on a cluster that was
+    joined, whose machines are not known here, nothing is checked unless it is said.
+
     Raises:
         ConfigError: With what the largest block needs, what is allowed, and the block size that fits.
     """
     allowed = run.memory_gib
     if allowed is None:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        allowed = machine / max(1.0, (os.cpu_count() or 1) / run.cpus_per_worker)
+        if run.address or os.environ.get("RAY_ADDRESS") or run.gpus_per_worker > 0:
+            return
+        workers = 1 if run.serial else run.workers or max(1, int((os.cpu_count() or 1) / run.cpus_per_worker))
+        allowed = machine_memory_gib() / workers
     spec = open_model_run(job.model).spec if job.model is not None else None
     for image in job.chosen_images():
         needed = _block_gib(job, spec, image, job.blocks.block_size)
@@ -263,6 +282,14 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
                 f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
                 f"may use {allowed:.2g} GiB. {remedy}, or allow more with --memory-gib or fewer --workers."
             )
+
+
+def machine_memory_gib() -> float:
+    """Memory of this machine, or of the container that this process is confined to, GiB."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    told = limit.read_text().strip() if limit.exists() else "max"
+    return min(total, int(told) if told.isdigit() else total) / 2**30
 
 
 def _block_gib(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int) -> float:

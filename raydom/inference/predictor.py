@@ -23,10 +23,10 @@ from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
 from raydom.algorithms.trained import load_trained
 from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
-from raydom.images.intensity import fraction_statistics, from_fraction, stream_statistics, to_fraction
+from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, stream_statistics, to_fraction
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.tiles import read_region, reflected
-from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input
+from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
@@ -99,7 +99,7 @@ class Predictor:
         pixels = resample(to_fraction(image.numpy(source), image.statistics), source, inner, shape, grid)
         styled = self._styled(image, pixels, inner)
         styled = resample(styled, inner, region, grid, shape)
-        return from_fraction(styled, np.dtype(image.record.dtype), image.statistics)
+        return self._to_pixels(styled, image)
 
     # ---------------------------------------------------------------------------------------------- the processor
 
@@ -133,7 +133,7 @@ class Predictor:
         if self.network is None or self.spec is None:
             if not np.isfinite(styled).all():
                 raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
-            pixels = from_fraction(styled, np.dtype(image.record.dtype), image.statistics)
+            pixels = self._to_pixels(styled, image)
             kept = {name: image.labels(name).numpy(task.block.write) for name in image.record.labels}
             return BlockOutput(pixels, kept, {})
         probability = self._probability(styled[:, inputs.rows][:, :, inputs.columns])
@@ -155,11 +155,13 @@ class Predictor:
 
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
         if task.kind == "finish":
-            return {"record": self._finish(outputs)}
+            return {"record": self._finish(outputs, task)}
         if task.kind == "overview":
             sink = io.BytesIO()
             np.save(sink, outputs)
-            files.write_bytes_atomic(self.job.folder.overview_uri(task.block.image_id), sink.getvalue())
+            record = self.image(task.block.image_id).record
+            uri = self.job.folder.overview_uri(record.image_id, record.sha256)
+            files.write_bytes_atomic(uri, sink.getvalue())
             return {"checksum": f"{zlib.crc32(sink.getvalue()):08x}"}
         image = self.image(task.block.image_id)
         alone = task.block.write == Region.whole(image.spatial_shape)
@@ -174,7 +176,7 @@ class Predictor:
             zarr_images.write_region(uri, path, task.block.write, labels, self._output(uri, path))
             checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
         fields = outputs.fields | {"checksum": f"{checksum:08x}"}
-        return fields | {"record": self._finish(image)} if alone else fields
+        return fields | {"record": self._finish(image, task)} if alone else fields
 
     # -------------------------------------------------------------------------------------------------- the output
 
@@ -190,7 +192,7 @@ class Predictor:
             axes="cyx",
             shape=(len(channels), *image.spatial_shape),
             dtype="uint8" if self.spec else image.record.dtype,
-            pixel_size_um=image.pixel_size_um,
+            pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
             channels=channels,
             shard_px=size,
             chunk_px=chunk,
@@ -202,7 +204,7 @@ class Predictor:
                 label,
                 shape=image.spatial_shape,
                 dtype=dtype,
-                pixel_size_um=image.pixel_size_um,
+                pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
                 shard_px=size,
                 chunk_px=chunk,
             )
@@ -220,9 +222,15 @@ class Predictor:
             return ("foreground probability",)
         return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
 
-    def _finish(self, image: Image) -> str:
-        """Pyramid and statistics of a written image; returns its manifest row as JSON."""
+    def _finish(self, image: Image, task: Task) -> str:
+        """Pyramid and statistics of a written image; returns its manifest row as JSON.
+
+        Raises:
+            DataError: If a shard that was written is gone.
+        """
         uri = output_uri(self.job, image.image_id)
+        for path in ("0", *(f"labels/{label}/0" for label in self._output_labels(image))):
+            zarr_images.check_shards(uri, path)
         zarr_images.write_pyramid(uri, method="mean")
         labels = tuple(self._output_labels(image))
         for label in labels:
@@ -242,11 +250,22 @@ class Predictor:
             channels=channels,
             labels=labels,
             label_kinds=kinds,
+            pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
+            # Of the input and all that was done to it, so that whoever builds on this output notices a change.
+            sha256=hashlib.sha256(f"{image.record.sha256}{task.fingerprint}".encode()).hexdigest(),
             statistics=stream_statistics(lambda: (np.asarray(pixels[(..., *r.slices)]) for r in regions)),
         )
         return json.dumps(to_dict(record))
 
     # ------------------------------------------------------------------------------------------------- computation
+
+    def _to_pixels(self, fractions: np.ndarray, image: Image) -> np.ndarray:
+        """Pixels of the image's dtype. Floating point ones have the scale of a floating point style, else their own."""
+        dtype, units = np.dtype(image.record.dtype), image.statistics
+        if self.job.style.style is not None and dtype.kind == "f":
+            stored = style_pixels(self.job.style.style)
+            units = image_statistics(stored) if stored.dtype.kind == "f" else units
+        return from_fraction(fractions, dtype, units)
 
     def _grid(self, image: Image) -> tuple[int, ...]:
         return model_shape(image.spatial_shape, self.job.scale_of(image.record, self.spec))
@@ -272,7 +291,7 @@ class Predictor:
 
     def _overview_of(self, image: Image) -> np.ndarray:
         if self._overview is None or self._overview[0] != image.image_id:
-            uri = self.job.folder.overview_uri(image.image_id)
+            uri = self.job.folder.overview_uri(image.image_id, image.record.sha256)
             stored = files.exists(uri)
             overview = np.load(io.BytesIO(files.read_bytes(uri))) if stored else self._make_overview(image)
             self._overview = (image.image_id, overview)

@@ -68,9 +68,12 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
         check_memory(job, run)
     plans = [plan_job(job, number) for number, job in enumerate(jobs)]
     for plan in plans:
-        plan.job.folder.claim(plan.settings)
+        # They change the last bits of the result, so they belong to what may not change.
+        hardware = {"threads": max(1, int(run.cpus_per_worker)), "device": device_of(run)}
+        plan.job.folder.claim(plan.settings | hardware)
         plan.job.folder.unmark(plan.job.folder.marks())  # of an earlier run: its driver is gone, so nobody's fault
-    known = [_valid(plan, retry_failed=run.retry_failed) for plan in plans]
+    retried = [_failures(plan) if run.retry_failed else {} for plan in plans]
+    known = [_valid(plan, before) for plan, before in zip(plans, retried, strict=True)]
     run_id = uuid.uuid4().hex
 
     def stage(label: str, tasks: list[Task], unit: str) -> None:
@@ -78,7 +81,7 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
             with ProgressReport(label, len(tasks), unit, run.quiet) as progress:
                 execute(tasks, jobs, run, run_id, progress)
             for number, plan in enumerate(plans):
-                known[number] = _valid(plan, retry_failed=False)
+                known[number] = _valid(plan, retried[number])
 
     names = ", ".join(job.name for job in jobs) if len(jobs) <= 2 else f"{len(jobs)} jobs"
     stage(f"{names}: global pass", _overviews_to_do(plans, known), "images")
@@ -86,13 +89,18 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
     _create_outputs(plans, known, blocks)
     stage(names, blocks, "blocks")
     stage(f"{names}: pyramids", _finishes_to_do(plans, known), "images")
-    return [_gather(plan) for plan in plans]
+    return [_gather(plan, before) for plan, before in zip(plans, retried, strict=True)]
 
 
 def execute_serially(
     tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport
 ) -> None:
     """One task after another, in this process, without overlap."""
+    if run.gpus_per_worker > 0 and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--gpus-per-worker {run.gpus_per_worker:g} was asked for and torch sees no GPU on this machine. Leave the "
+            "option out to compute on CPUs, or join a cluster with --address."
+        )
     threads_before = torch.get_num_threads()
     torch.set_num_threads(max(1, int(run.cpus_per_worker)))
     try:
@@ -101,10 +109,10 @@ def execute_serially(
             [job.folder for job in jobs],
             run_id=run_id,
             overlap=False,
+            watch=lambda receipt: progress.update(1, int(receipt.status != "ok")),
         )
         for start in range(0, len(tasks), BATCH):
-            receipts = worker.process(tasks[start : start + BATCH])
-            progress.update(len(receipts), sum(receipt.status != "ok" for receipt in receipts))
+            worker.process(tasks[start : start + BATCH])
     finally:
         torch.set_num_threads(threads_before)
 
@@ -114,13 +122,18 @@ def device_of(run: RunConfig) -> str:
     return "cuda" if run.gpus_per_worker > 0 else "cpu"
 
 
-def _valid(plan: JobPlan, *, retry_failed: bool) -> dict[str, Receipt]:
-    """The receipts that still hold: of this recipe and this content; failures too, unless they are to be retried."""
+def _failures(plan: JobPlan) -> dict[str, Receipt]:
+    """What failed or was quarantined until now."""
+    return {key: receipt for key, receipt in plan.job.folder.compact().items() if receipt.status != "ok"}
+
+
+def _valid(plan: JobPlan, retried: dict[str, Receipt]) -> dict[str, Receipt]:
+    """The receipts that still hold: of this recipe and this content, and not a failure that is being retried."""
     fingerprints = {task.key: task.fingerprint for task in (*plan.overviews, *plan.blocks, *plan.finishes)}
     return {
         key: receipt
         for key, receipt in plan.job.folder.compact().items()
-        if fingerprints.get(key) == receipt.fingerprint and (receipt.status == "ok" or not retry_failed)
+        if fingerprints.get(key) == receipt.fingerprint and retried.get(key) != receipt
     }
 
 
@@ -172,9 +185,9 @@ def _is_ok(receipt: Receipt | None) -> bool:
     return receipt is not None and receipt.status == "ok"
 
 
-def _gather(plan: JobPlan) -> JobReport:
+def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     """Write the manifest of the images that are whole, and tell what is not."""
-    receipts = _valid(plan, retry_failed=False)
+    receipts = _valid(plan, retried)
     tasks = [*plan.overviews, *plan.blocks, *plan.finishes]
     failed = tuple(receipts[task.key] for task in tasks if task.key in receipts and not _is_ok(receipts[task.key]))
     records = [

@@ -71,6 +71,7 @@ class BlockWorker:
         node: Name of the machine.
         node_is_alive: Whether a named machine is still there: marks of lost machines are no strikes.
         overlap: Read and write on threads beside the computation.
+        watch: Told of each receipt at once.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class BlockWorker:
         node: str = "local",
         node_is_alive: Callable[[str], bool] = lambda node: True,
         overlap: bool = True,
+        watch: Callable[[Receipt], None] = lambda receipt: None,
     ) -> None:
         self._open, self._folders = open_processor, folders
         self._processors: dict[int, Processor] = {}
         self._run_id, self._node, self._node_is_alive = run_id, node, node_is_alive
         self._reader = ThreadPoolExecutor(1) if overlap else None
         self._writer = ThreadPoolExecutor(1) if overlap else None
+        self._watch = watch
         self._unwritten: dict[int, list[Receipt]] = {}
         self._last_flush = time.monotonic()
 
@@ -95,7 +98,7 @@ class BlockWorker:
         """Do these tasks and write their receipts; returns them, in any order."""
         strikes, marks = self._strikes(tasks)
         receipts: list[Receipt] = []
-        if strikes:  # a worker died at this batch: some of it may be done
+        if marks:  # a worker or its machine died at this batch: some of it may be done
             receipts = self._already_done(tasks)
             done = {(receipt.kind, receipt.block_id) for receipt in receipts}
             tasks = [task for task in tasks if (task.kind, task.block.block_id) not in done]
@@ -168,57 +171,58 @@ class BlockWorker:
         assert self._reader is not None and self._writer is not None
         receipts: list[Receipt] = []
         writing: tuple[Task, float, Future] | None = None
-        reading: tuple[float, Future] | None = None
+        reading: Future | None = None
         for number, task in enumerate(tasks):
-            began, read = reading or (time.time(), self._reader.submit(self._read, task))
+            inputs, error, seconds = (reading or self._reader.submit(_timed, self._read, task)).result()
             following = tasks[number + 1] if number + 1 < len(tasks) else None
-            inputs, error = _result(read)
-            reading = (time.time(), self._reader.submit(self._read, following)) if following else None
+            reading = self._reader.submit(_timed, self._read, following) if following else None
             outputs: Any = None
             if error is None:
-                try:
-                    outputs = self._processor(task).compute(task, inputs)
-                except Exception as problem:
-                    error = problem
+                outputs, error, more = _timed(self._compute, task, inputs)
+                seconds += more
             if writing is not None:
                 receipts.append(self._settle(*writing))
                 writing = None
             if error is None:
-                writing = (task, began, self._writer.submit(self._processor(task).write, task, outputs))
+                writing = (task, seconds, self._writer.submit(_timed, self._write, task, outputs))
             else:
-                receipts.append(self._sequential(task, began, error))
+                receipts.append(self._sequential(task, seconds, error))
         if writing is not None:
             receipts.append(self._settle(*writing))
         return receipts
 
-    def _settle(self, task: Task, began: float, writing: Future) -> Receipt:
-        fields, error = _result(writing)
-        return self._sequential(task, began, error) if error is not None else self._ok(task, began, 1, fields)
+    def _settle(self, task: Task, seconds: float, writing: Future) -> Receipt:
+        fields, error, more = writing.result()
+        seconds += more
+        return self._sequential(task, seconds, error) if error is not None else self._ok(task, seconds, 1, fields)
 
-    def _sequential(self, task: Task, began: float | None = None, error: BaseException | None = None) -> Receipt:
+    def _sequential(self, task: Task, seconds: float = 0.0, error: Exception | None = None) -> Receipt:
         """All the attempts that are left, without overlap."""
-        began = began if began is not None else time.time()
         for attempt in range(1 if error is None else 2, ATTEMPTS + 1):
-            try:
-                processor = self._processor(task)
-                fields = processor.write(task, processor.compute(task, processor.read(task)))
-                return self._ok(task, began, attempt, fields)
-            except Exception as problem:
-                error = problem
+            fields, error, more = _timed(self._attempt, task)
+            seconds += more
+            if error is None:
+                return self._ok(task, seconds, attempt, fields)
         assert error is not None
         text = "".join(traceback.format_exception_only(error)).strip()
-        failed = Receipt(
-            **self._identity(task), status="failed", attempts=ATTEMPTS, error=text, seconds=time.time() - began
-        )
+        failed = Receipt(**self._identity(task), status="failed", attempts=ATTEMPTS, error=text, seconds=seconds)
         return self._keep(task, failed)
 
-    def _ok(self, task: Task, began: float, attempts: int, fields: dict[str, Any]) -> Receipt:
-        seconds = time.time() - began
+    def _ok(self, task: Task, seconds: float, attempts: int, fields: dict[str, Any]) -> Receipt:
         ok = Receipt(**self._identity(task), status="ok", attempts=attempts, seconds=seconds, **fields)
         return self._keep(task, ok)
 
+    def _attempt(self, task: Task) -> dict[str, Any]:
+        return self._write(task, self._compute(task, self._read(task)))
+
     def _read(self, task: Task) -> Any:
         return self._processor(task).read(task)
+
+    def _compute(self, task: Task, inputs: Any) -> Any:
+        return self._processor(task).compute(task, inputs)
+
+    def _write(self, task: Task, outputs: Any) -> dict[str, Any]:
+        return self._processor(task).write(task, outputs)
 
     def _processor(self, task: Task) -> Processor:
         if task.job not in self._processors:
@@ -239,6 +243,7 @@ class BlockWorker:
 
     def _keep(self, task: Task, receipt: Receipt) -> Receipt:
         self._unwritten.setdefault(task.job, []).append(receipt)
+        self._watch(receipt)
         if time.monotonic() - self._last_flush > FLUSH_EVERY_S:
             self._flush()
         return receipt
@@ -250,8 +255,11 @@ class BlockWorker:
         self._last_flush = time.monotonic()
 
 
-def _result(future: Future) -> tuple[Any, BaseException | None]:
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None, float]:
+    """What a call returned or raised, and how many seconds it took."""
+    began = time.perf_counter()
     try:
-        return future.result(), None
-    except Exception as error:
-        return None, error
+        result, error = function(*arguments), None
+    except Exception as problem:
+        result, error = None, problem
+    return result, error, time.perf_counter() - began

@@ -6,12 +6,16 @@ import numpy as np
 
 from raydom.errors import DataError
 
+MASK_VALUES = (1, 128, 255, 65535)
+"""What stands for foreground in files of masks."""
+
 
 def as_labels(pixels: np.ndarray, invert: bool = False) -> tuple[np.ndarray, str]:
     """Labels of one plane, in the smallest dtype, and their kind.
 
-    Two values are binary: the larger becomes 1. A constant plane is binary too: 0 if it is 0, else 1. More values
-    are the numbers of instances (or classes) and are kept.
+    Planes of nothing but 0 and one of 1, 128, 255 and 65535 (what masks are saved as) are binary, and become 0 and 1.
+    Any other values are the numbers of instances or classes, and are kept: a plane in which only class 2 occurs is no
+    mask.
 
     Args:
         pixels: Axes ``cyx``; several channels must be equal, as in masks saved in colour.
@@ -29,9 +33,8 @@ def as_labels(pixels: np.ndarray, invert: bool = False) -> tuple[np.ndarray, str
     if plane.dtype.kind == "f" and not (np.isfinite(plane).all() and (plane == np.rint(plane)).all()):
         raise DataError(f"the label holds fractions (dtype {plane.dtype}); labels are whole numbers.")
     low, high = plane.min(), plane.max()
-    if ((plane == low) | (plane == high)).all():
-        mask = plane == high if low != high else np.full(plane.shape, high != 0)
-        return (mask ^ invert).astype(np.uint8), "binary"
+    if (high == 0 or high in MASK_VALUES) and ((plane == 0) | (plane == high)).all():
+        return ((plane != 0) ^ invert).astype(np.uint8), "binary"
     if invert:
         raise DataError("--invert-labels is for labels of two values; this one has more.")
     if low < 0 or high > np.iinfo(np.uint32).max:

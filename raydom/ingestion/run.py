@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 ERRORS = "ingest-errors.parquet"
 FORMAT = 1
+MANIFEST_EVERY_S = 20.0
+"""At most so much work is lost when an ingestion is killed."""
 """Raised when the same files would be stored differently, so that they are ingested again."""
 
 
@@ -106,8 +109,12 @@ def ingest(
     rows = {record.image_id: record for record in before}
     outcomes: list[IngestOutcome] = []
     try:
+        last = time.monotonic()
         for outcome in run(ingest_file, tasks):
             outcomes.append(_admit(outcome, rows))
+            if time.monotonic() - last > MANIFEST_EVERY_S:  # a run that is killed keeps what it has finished
+                write_manifest(out, rows.values())
+                last = time.monotonic()
             if progress is not None:
                 progress(len(outcomes), len(tasks))
     finally:  # an interrupted run keeps what it has finished
@@ -164,6 +171,12 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
         if same:
             return IngestOutcome(task=task, records=_relabelled(task, same), replaced=same, skipped=True)
         mine = tuple(record for record in task.existing if record.source_file == task.source)
+        lost = sorted({name for record in mine for name in record.labels} - {name for name, _ in task.labels})
+        if lost:
+            raise DataError(
+                f"{task.source} is in the collection with label {', '.join(lost)}, which this run would drop. Give its "
+                "--labels again, or ingest into another --out."
+            )
         written: list[str] = []
         records: list[ImageRecord] = []
         notes: list[str] = []

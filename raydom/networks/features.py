@@ -5,6 +5,7 @@ Weights come from a path or URL that the caller names, else from torch's hub cac
 """
 
 import hashlib
+import logging
 import urllib.error
 import urllib.request
 import uuid
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from raydom.config import FEATURES, ModelSpec
 from raydom.errors import ConfigError, DataError
 from raydom.networks.unet import UNet
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +341,7 @@ def _find_weights(name: str, weights: str | None) -> tuple[str | None, Path]:
 def _fetch(url: str, path: Path, hash_prefix: str | None = None) -> None:
     """Download to ``path``, which appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    logger.warning("fetching %s to %s", url, path)
     if url.startswith(("http://", "https://")):
         # torch waits for ever where a firewall drops packets; this gives up.
         with urllib.request.urlopen(url, timeout=20):

@@ -39,7 +39,7 @@ class Receipt:
     attempts: int
     error: str | None = None
     seconds: float = 0.0
-    """Time from the start of its reading to the end of its writing."""
+    """Time that reading, computing and writing it took, added."""
     node: str = ""
     finished_at: float = 0.0
     """Seconds since 1970."""
@@ -168,9 +168,9 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------------ global pass
 
-    def overview_uri(self, image_id: str) -> str:
-        """Where the overview of an image is kept between the global pass and the blocks."""
-        return files.join(self.uri, "overviews", hashlib.sha256(image_id.encode()).hexdigest()[:32] + ".npy")
+    def overview_uri(self, image_id: str, content: str) -> str:
+        """Where the overview of an image of some content is kept between the global pass and the blocks."""
+        return files.join(self.uri, "overviews", hashlib.sha256(f"{image_id}@{content}".encode()).hexdigest() + ".npy")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

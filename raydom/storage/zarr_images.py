@@ -11,6 +11,7 @@ Source: https://ngff.openmicroscopy.org/0.5 and /0.4.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -263,7 +264,7 @@ def list_labels(uri: str) -> tuple[str, ...]:
 
 
 def open_array(uri: str, array_path: str, mode: str = "r") -> zarr.Array:
-    """One level of an image; writes through it store shards of zeros too, so that a missing shard is a fault.
+    """One level of an image; writes through it store shards of zeros too, so that a missing shard can be told.
 
     Raises:
         DataError: If there is no such array.
@@ -282,6 +283,19 @@ def shard_regions(array: zarr.Array) -> Iterator[Region]:
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield Region((top, left), (min(top + rows, height), min(left + columns, width)))
+
+
+def check_shards(uri: str, array_path: str) -> None:
+    """Make sure that every shard of a level is stored; Zarr would read a missing one as zeros.
+
+    Raises:
+        DataError: If some are missing.
+    """
+    array = open_array(uri, array_path)
+    wanted = math.prod(-(-size // shard) for size, shard in zip(array.shape, _shards(array), strict=True))
+    missing = wanted - array._nshards_initialized  # its public twin counts the chunks within
+    if missing:
+        raise DataError(f"{uri}/{array_path}: {missing} of {wanted} shards are missing.")
 
 
 def check_whole_shards(region: Region, shards: Sequence[int], shape: Sequence[int], where: str) -> None:

@@ -100,6 +100,20 @@ def evaluate(
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def check_scorable(truth: Collection, label: str, mask: str | None) -> None:
+    """Make sure, before any work, that a collection can be scored against.
+
+    Raises:
+        ConfigError: If no image has the label, or an image that has it lacks the mask.
+    """
+    labelled = [image for image in truth if label in image.record.labels]
+    if not labelled:
+        raise _no_label(label, list(truth), truth)
+    unmasked = [image for image in labelled if mask is not None and mask not in image.record.labels]
+    if unmasked:
+        raise _no_label(str(mask), unmasked, truth)
+
+
 def _compare(predicted: Image, true: Image, predicted_label: str, label: str, mask: str | None) -> Confusion:
     """Counts over one image, read block by block."""
     found, wanted = predicted.labels(predicted_label), true.labels(label)
@@ -119,8 +133,9 @@ def _row(scope: str, counts: Sequence[Confusion], num_missing: int, **where: str
 
 
 def _mean_row(images: Sequence[dict[str, Any]], num_missing: int) -> dict[str, Any]:
-    means = {name: sum(row[name] for row in images) / len(images) for name in SCORES}
-    return {"scope": "mean", "num_images": len(images), "num_missing": num_missing, **means}
+    seen = [row for row in images if sum(row[name] for name in COUNTS)] or images  # a mask may leave nothing to score
+    means = {name: sum(row[name] for row in seen) / len(seen) for name in SCORES}
+    return {"scope": "mean", "num_images": len(seen), "num_missing": num_missing, **means}
 
 
 def _prediction_label(images: Sequence[Image], wanted: str | None, label: str, prediction: Collection) -> str:

@@ -62,6 +62,8 @@ class SupervisedPlan:
             "algorithm": "supervised",
             **config,
             "workers": self.run.workers or 1,
+            "threads": max(1, int(self.run.cpus_per_worker)),
+            "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",
             "training_images": list(self.training_ids),
             "validation_images": list(self.validation_ids),
             "data": self.data_fingerprint,

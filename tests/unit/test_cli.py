@@ -39,11 +39,23 @@ def test_positional_and_switched_options():
     assert parse("info", ["c", "--json"]) == configs.InfoConfig(collection="c", json=True)
 
 
+def test_an_option_given_twice_keeps_both_and_defaults_are_those_of_the_command():
+    twice = ["--out", "o", "--labels", "m", "--labels=fov=f", "x.png"]
+    assert parse("ingest", ["a", *twice]).labels == ("m", "fov=f", "x.png")
+    models = ["--source", "a", "--target", "b", "--out", "o", "--model=A", "--model", "B", "C"]
+    assert parse("compare", models).model == ("A", "B", "C")
+    assert parse("demo", []) == configs.DemoConfig()
+    assert parse("demo", []).nst.features == "squeezenet1_1"
+    assert parse("train supervised", ["--collection", "c", "--out", "o"]).run.workers == 1
+
+
 def test_refusals_say_what_and_exit_with_2(capsys, tmp_path):
     assert main(["segmnt"]) == 2
     assert "no command 'segmnt'" in capsys.readouterr().err
     assert main(["stylize", "--collection", "c", "--out", "o", "--method", "nst"]) == 2
     assert "needs a style image: give --style IMAGE" in capsys.readouterr().err
+    assert main(["segment", "--collection", "c", "--model", "m", "--out", "o", "--style", "s.png"]) == 2
+    assert "--style s.png has no effect without a method" in capsys.readouterr().err
     missing = str(tmp_path / "missing")
     assert main(["info", missing]) == 2
     assert missing in capsys.readouterr().err

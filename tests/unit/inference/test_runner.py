@@ -262,6 +262,82 @@ def _style_file(folder, channels):
     return str(path)
 
 
+def test_retrying_does_all_that_failed_whatever_its_kind(tmp_path, make_collection, make_model, monkeypatch):
+    collection, model = make_collection("c", _images(6, (64, 64), (64, 40))), make_model()
+    job = BlockJob(
+        name="s", collection=collection.uri, out=str(tmp_path / "o"), model=model, blocks=BlockConfig(block_size=32)
+    )
+    read = Predictor.read
+
+    def broken(self, task):
+        if task.key in ("block:img1@32-0", "finish:img0@0-0"):
+            raise RuntimeError("no luck")
+        return read(self, task)
+
+    monkeypatch.setattr(Predictor, "read", broken)
+    (report,) = _run(job)
+    assert sorted((r.kind, r.image_id) for r in report.failed) == [("block", "img1"), ("finish", "img0")]
+    monkeypatch.setattr(Predictor, "read", read)
+    assert _run(job, run=dataclasses.replace(QUIET, retry_failed=True))[0].ok
+
+
+def test_a_lost_shard_is_no_image(tmp_path, make_collection, make_model, monkeypatch):
+    collection = make_collection("c", _images(6, (64, 64)))
+    job = BlockJob(
+        name="s",
+        collection=collection.uri,
+        out=str(tmp_path / "o"),
+        model=make_model(),
+        blocks=BlockConfig(block_size=32),
+    )
+    read = Predictor.read
+
+    def losing(self, task):
+        if task.kind == "finish":
+            (tmp_path / "o/images/img0.zarr/0/c/0/1/0").unlink(missing_ok=True)
+        return read(self, task)
+
+    monkeypatch.setattr(Predictor, "read", losing)
+    (report,) = _run(job)
+    assert "1 of 4 shards are missing" in (report.failed[0].error or "") and not len(open_collection(job.out))
+
+
+def test_the_output_is_other_content_when_the_style_is_another(tmp_path, make_collection):
+    collection = make_collection("c", _images(11, (40, 40)))
+    hashes = set()
+    for channels, method in ((1, "meanstd"), (1, "histogram")):
+        job = BlockJob(
+            name="s",
+            collection=collection.uri,
+            out=str(tmp_path / method),
+            style=StyleConfig(method=method, style=_style_file(tmp_path, channels)),
+        )
+        assert _run(job)[0].ok
+        hashes.add(open_collection(job.out).records[0].sha256)
+    assert len(hashes | {collection.records[0].sha256}) == 3
+
+
+def test_floating_point_images_take_the_style_s_intensities_as_they_do_in_python(tmp_path, make_collection):
+    import tifffile
+
+    import raydom
+
+    rng = np.random.default_rng(0)
+    content = rng.uniform(0, 1000, (1, 40, 50)).astype(np.float32)
+    style = rng.uniform(5, 15, (30, 30)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "style.tif", style)
+    job = BlockJob(
+        name="s",
+        collection=make_collection("c", {"img0": content}).uri,
+        out=str(tmp_path / "o"),
+        style=StyleConfig(method="meanstd", style=str(tmp_path / "style.tif")),
+    )
+    assert _run(job)[0].ok
+    found = open_collection(job.out)["img0"].numpy()[0]
+    assert np.allclose(found, raydom.stylize(content[0], style, method="meanstd"), atol=1e-3)
+    assert abs(found.mean() - style.mean()) < 0.1
+
+
 def test_stylised_images_keep_their_labels(tmp_path, make_collection):
     images = _images(10, (70, 45))
     truth = np.random.default_rng(1).integers(0, 300, (70, 45)).astype(np.uint16)

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -97,6 +98,28 @@ def test_what_was_done_before_the_worker_died_is_not_done_again(tmp_path):
     receipts = _worker(processor, tmp_path).process(tasks)
     assert set(processor.written) == {"img@32-0"}
     assert {receipt.status for receipt in receipts} == {"ok"} and len(receipts) == 3
+
+
+def test_what_was_done_before_a_node_was_lost_is_not_done_again(tmp_path):
+    folder, tasks = RunFolder(str(tmp_path)), _tasks(2)
+    _worker(Squares(), tmp_path).process(tasks[:1])
+    folder.mark([task.key for task in tasks], "lost node", "this run")
+    processor = Squares()
+    worker = _worker(processor, tmp_path, node_is_alive=lambda node: node == "node")
+    assert len(worker.process(tasks)) == 2 and set(processor.written) == {"img@16-0"}
+    assert not folder.marks()
+
+
+def test_the_time_of_a_task_is_its_own(tmp_path):
+    class Slow(Squares):
+        def compute(self, task, inputs):
+            time.sleep(0.05)
+            return super().compute(task, inputs)
+
+    began = time.perf_counter()
+    receipts = _worker(Slow(), tmp_path).process(_tasks(8))
+    assert sum(receipt.seconds for receipt in receipts) < 1.5 * (time.perf_counter() - began)
+    assert all(receipt.seconds >= 0.05 for receipt in receipts)
 
 
 def test_a_task_survives_its_journey_as_text():

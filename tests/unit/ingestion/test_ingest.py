@@ -142,6 +142,16 @@ def test_a_second_run_only_ingests_what_is_new_or_changed(tmp_path: Path) -> Non
     assert "b.zarr" not in {path.name for path in (tmp_path / "out/images").iterdir()}
 
 
+def test_a_run_without_the_labels_that_are_there_is_refused_and_drops_none(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 21, 13)
+    truth = mask(tmp_path / "masks/a.png", 21, 13)
+    run(tmp_path, "images", labels=("masks",))
+    report = run(tmp_path, "images", split="train")
+    assert "with label label, which this run would drop" in report.refused[0].error
+    (image,) = open_collection(str(tmp_path / "out"))
+    np.testing.assert_array_equal(image.labels().numpy(), truth)
+
+
 def test_another_file_with_the_id_of_an_image_is_refused_but_a_copy_of_it_is_known(tmp_path: Path) -> None:
     save(tmp_path / "images/a.png", 9, 7)
     run(tmp_path, "images")
@@ -208,7 +218,7 @@ def test_a_stack_is_an_image_a_plane_with_a_common_group(tmp_path: Path) -> None
     assert run(tmp_path, "images", labels=("labels",)).ingested == ("s_z000", "s_z001")
     assert len(open_collection(str(tmp_path / "out"))) == 2  # the plane that is gone from the file is gone here
     save(tmp_path / "images/s_z001.png", 4, 4)
-    (refusal,) = run(tmp_path, "images").refused
+    (refusal,) = run(tmp_path, "images", labels=("labels",)).refused
     assert "the id s_z001" in refusal.error
 
 

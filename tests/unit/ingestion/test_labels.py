@@ -7,13 +7,16 @@ from raydom.errors import DataError
 from raydom.ingestion.labels import as_labels
 
 
-def test_two_values_are_binary_and_more_are_instances() -> None:
-    for values in ((0, 255), (0, 1), (3, 9)):
+def test_masks_are_binary_and_numbers_are_kept_even_when_only_one_of_them_occurs() -> None:
+    for values in ((0, 255), (0, 1), (0, 128)):
         labels, kind = as_labels(np.array([[[values[0], values[1], values[1]]]], np.uint8))
         assert (labels.tolist(), labels.dtype, kind) == ([[0, 1, 1]], np.uint8, "binary")
     labels, kind = as_labels(np.array([[[0, 5, 300]]], np.int32))
     assert (labels.tolist(), labels.dtype, kind) == ([[0, 5, 300]], np.uint16, "instance")
     assert as_labels(np.array([[[0, 1, 70_000]]], np.float64))[0].dtype == np.uint32
+    for classes in ([0, 2, 2], [1, 2, 2]):
+        labels, kind = as_labels(np.array([[classes]], np.uint8))
+        assert (labels.tolist(), kind) == ([classes], "instance")
 
 
 def test_inverting_swaps_and_twice_is_nothing() -> None:
