@@ -5,7 +5,6 @@ Counts add up, so an image is compared block by block and a collection image by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,28 +47,6 @@ def confusion(
     """
     _check_shapes(prediction, truth, mask)
     return _count(prediction != 0, truth != 0, None if mask is None else mask != 0)
-
-
-def class_confusions(
-    prediction: Shaped[np.ndarray, "..."],
-    truth: Shaped[np.ndarray, "..."],
-    classes: Sequence[int],
-    mask: Shaped[np.ndarray, "..."] | None = None,
-) -> dict[int, Confusion]:
-    """One confusion for each class, that class against all others.
-
-    Args:
-        prediction: The class number of each pixel.
-        truth: The same for the truth.
-        classes: The class numbers to score.
-        mask: Where it is 0, pixels are left out.
-
-    Raises:
-        ConfigError: If the shapes differ.
-    """
-    _check_shapes(prediction, truth, mask)
-    kept = None if mask is None else mask != 0
-    return {number: _count(prediction == number, truth == number, kept) for number in classes}
 
 
 def scores(counts: Confusion) -> dict[str, float]:

@@ -259,12 +259,6 @@ def finished(checkpoint: bytes) -> Finished:
     return Finished(weights, best["step"], best["score"], state["rows"])
 
 
-def checkpoint_step(checkpoint: bytes) -> tuple[int, int]:
-    """Steps done at a checkpoint, and the number of processes that made it."""
-    state = _from_bytes(checkpoint)
-    return state["step"], state["world_size"]
-
-
 def scheduled(peak: float, schedule: str, step: int, num_steps: int) -> float:
     """Learning rate of a step (0 is the first): constant, or half a cosine from the peak to 0 after the last step."""
     if schedule == "constant":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raydom.errors import ConfigError
-from raydom.images.metrics import Confusion, class_confusions, confusion, scores
+from raydom.images.metrics import Confusion, confusion, scores
 
 TRUTH = np.array([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 7]], np.uint16)
 PREDICTION = np.array([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 3]], np.uint8)
@@ -45,12 +45,6 @@ def test_one_empty_segmentation_scores_zero(truth_is_empty: bool) -> None:
 def test_swapping_prediction_and_truth_swaps_precision_and_recall() -> None:
     forth, back = scores(confusion(PREDICTION, TRUTH)), scores(confusion(TRUTH, PREDICTION))
     assert (forth["precision"], forth["recall"], forth["iou"]) == (back["recall"], back["precision"], back["iou"])
-
-
-def test_each_class_is_scored_against_all_others() -> None:
-    truth = np.array([0, 1, 1, 2, 2, 2, 0])
-    prediction = np.array([0, 1, 2, 2, 2, 1, 1])
-    assert class_confusions(prediction, truth, [1, 2]) == {1: Confusion(1, 2, 1, 3), 2: Confusion(2, 1, 1, 3)}
 
 
 def test_different_shapes_are_refused_with_both() -> None:
