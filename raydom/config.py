@@ -432,7 +432,8 @@ class IngestConfig:
     """Read image files, and labels that belong to them, into a collection."""
 
     source: tuple[str, ...] = field(metadata={"positional": True})
-    """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL."""
+    """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL.
+    FILE.h5:/DATASET names an array of an HDF5 file."""
     out: str
     """Collection to make or to extend."""
     labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
@@ -449,6 +450,9 @@ class IngestConfig:
     """Pixel size, um, instead of the one that the files state."""
     pages: str = "planes"
     """What the pages of a TIFF that does not say so are: planes (an image each) or channels (of one image)."""
+    axes: str | None = None
+    """A letter an axis of HDF5 datasets, such as zyx or cyx: t, z (an image a plane), c, y and x. Default: what the
+    dataset says, else yx, zyx, or yxc if the last axis has at most four entries."""
     index_only: bool = False
     """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
     num_threads: int | None = None
@@ -463,6 +467,11 @@ class IngestConfig:
             f"pixel_size_um must be > 0; got {self.pixel_size_um}.",
         )
         _require(self.pages in ("planes", "channels"), f"pages must be planes or channels; got {self.pages!r}.")
+        _require(
+            self.axes is None
+            or (set("yx") <= set(self.axes) <= set("tzcyx") and len(set(self.axes)) == len(self.axes)),
+            f"axes must be y, x and some of t, z and c, each once; got {self.axes!r}.",
+        )
         _require(
             self.num_threads is None or self.num_threads >= 1, f"num_threads must be >= 1; got {self.num_threads}."
         )

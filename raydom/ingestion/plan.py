@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from raydom.config import IngestConfig
 from raydom.errors import ConfigError
 from raydom.storage import files
-from raydom.storage.readers import SUFFIXES
+from raydom.storage.readers import SUFFIXES, split_part
 from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,8 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
 def find_files(sources: Iterable[str]) -> list[str]:
     """The image files that sources (files, folders, globs; local or URLs) name, sorted, each once.
 
+    A part after the file or glob (``*.h5:/raw``) is kept with each file.
+
     A folder means the files directly in it, and a glob may reach deeper (``**``). Both pass over hidden files and
     documents; every other file is taken, and refused by name later if it is no image.
 
@@ -101,17 +103,18 @@ def find_files(sources: Iterable[str]) -> list[str]:
     found: dict[str, None] = {}
     passed: Counter[str] = Counter()
     for source in sources:
-        uri = files.absolute(source)
+        uri, part = split_part(files.absolute(source))
+        ending = f":{part}" if part is not None else ""
         is_file = _suffix(uri) in SUFFIXES and files.exists(uri) and not files.is_folder(uri)
         if is_file:
-            found[uri] = None
+            found[uri + ending] = None
             continue
         if files.is_folder(uri):
             if files.exists(files.join(uri, "zarr.json")) or files.exists(files.join(uri, ".zattrs")):
                 raise ConfigError(f"{uri} is a Zarr group; OME-Zarr images are listed in place by --index-only.")
             candidates = files.list_files(uri)
         elif files.exists(uri):
-            found[uri] = None
+            found[uri + ending] = None
             continue
         elif re.search(r"[*?\[]", uri):
             candidates = [match for match in files.glob(uri) if not files.is_folder(match)]
@@ -125,7 +128,7 @@ def find_files(sources: Iterable[str]) -> list[str]:
             if _suffix(candidate) in IGNORED or _name(candidate).lower().startswith(("readme", "license")):
                 passed[_suffix(candidate) or "no suffix"] += 1
             else:
-                found[candidate] = None
+                found[candidate + ending] = None
     if passed:
         kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(passed.items()))
         logger.warning("passed over %d files that are no images (%s).", sum(passed.values()), kinds)
@@ -230,7 +233,8 @@ def pair_stems(images: Sequence[str], labels: Sequence[str], name: str) -> dict[
 
 def safe_id(uri: str) -> str:
     """The stem of a file name, with characters other than letters, digits and ``._-`` replaced by ``_``."""
-    stem = re.sub(r"(\.ome)?\.[^.]+$", "", _name(uri), flags=re.IGNORECASE) or _name(uri)
+    name = _name(split_part(uri)[0])
+    stem = re.sub(r"(\.ome)?\.[^.]+$", "", name, flags=re.IGNORECASE) or name
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
 
 

@@ -32,7 +32,8 @@ from raydom.ingestion.labels import as_labels
 from raydom.ingestion.plan import IngestTask, make_plan
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
-from raydom.storage.readers import Picture, default_channels, read_pictures, square_pixel
+from raydom.storage.pictures import Picture, default_channels, square_pixel
+from raydom.storage.readers import read_pictures, split_part
 from raydom.storage.tables import write_table
 from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_levels
 from raydom.types import ImageRecord, ImageStatistics
@@ -197,7 +198,7 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
 
 def _copied(stack: contextlib.ExitStack, uri: str) -> Path:
     try:
-        path = stack.enter_context(files.local_copy(uri))
+        path = stack.enter_context(files.local_copy(split_part(uri)[0]))
     except FileNotFoundError as error:
         raise DataError(f"{uri}: there is no such file.") from error
     if not path.is_file():
@@ -208,10 +209,13 @@ def _copied(stack: contextlib.ExitStack, uri: str) -> Path:
 def _content_hash(task: IngestTask, source: Path, labels: dict[str, tuple[str, Path]]) -> str:
     """Of the bytes of the files, and of the settings that change what is stored."""
     config = task.config
-    digest = hashlib.sha256(json.dumps([FORMAT, config.invert_labels, config.pixel_size_um, config.pages]).encode())
-    for name, path in [("", source), *((name, labels[name][1]) for name in sorted(labels))]:
+    settings = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
+    settings += [config.axes] if config.axes is not None else []
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name, (uri, path) in [("", (task.source, source)), *((name, labels[name]) for name in sorted(labels))]:
         with path.open("rb") as file:
             digest.update(f"\0{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update((split_part(uri)[1] or "").encode())
     return digest.hexdigest()
 
 
@@ -242,8 +246,8 @@ def _in_step(
 ) -> Iterator[tuple[Picture, dict[str, tuple[np.ndarray, str]]]]:
     """The pictures of the image file, each with the labels of the same plane: array and kind by name."""
     config = task.config
-    streams = {name: _label_pictures(uri, path, config.invert_labels) for name, (uri, path) in labels.items()}
-    pictures = read_pictures(task.source, pages=config.pages, copy=source)
+    streams = {name: _label_pictures(uri, path, config) for name, (uri, path) in labels.items()}
+    pictures = read_pictures(task.source, pages=config.pages, axes=config.axes, copy=source)
     number = 0
     for picture in pictures:
         planes = {}
@@ -266,10 +270,10 @@ def _in_step(
                 raise DataError(f"{labels[name][0]}: has more planes than the image, which has {number}.")
 
 
-def _label_pictures(uri: str, path: Path, invert: bool) -> Iterator[tuple[np.ndarray, str]]:
-    for picture in read_pictures(uri, as_labels=True, copy=path):
+def _label_pictures(uri: str, path: Path, config: IngestConfig) -> Iterator[tuple[np.ndarray, str]]:
+    for picture in read_pictures(uri, axes=config.axes, as_labels=True, copy=path):
         try:
-            yield as_labels(picture.pixels, invert)
+            yield as_labels(picture.pixels, config.invert_labels)
         except DataError as error:
             raise DataError(f"{uri}: {error}") from error
 

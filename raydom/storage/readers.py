@@ -1,4 +1,4 @@
-"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF and ND2.
+"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2 and HDF5.
 
 The format is told by the first bytes, not by the name. Every file is read strictly: what is truncated, corrupt or
 ambiguous is refused, also where the libraries underneath would only log it, or fill the gap with zeros.
@@ -17,60 +17,27 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from raydom.errors import DataError
+from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.pictures import Picture, ReadOptions, check_size, default_channels, lengths_um, plane_name
 
-SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2")
+SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2", ".h5", ".hdf5", ".hdf")
 """Endings of the names of files that can be read."""
-EXTRAS = {".czi": "CZI", ".lif": "LIF", ".h5": "HDF5", ".hdf5": "HDF5"}
+EXTRAS = {".czi": "CZI", ".lif": "LIF"}
 """Image formats that are known but not read."""
+HAVE_PARTS = ("HDF5",)
+"""Kinds of files that hold several arrays, each with a name."""
 
-LARGEST_RATIO = 1100
-"""Decoded over stored bytes beyond which a large file is taken for a decompression bomb; deflate reaches 1032."""
-LARGE_BYTES = 1 << 30
 MAP_BYTES = 512 << 20
 """TIFF series that are larger when decoded go through a temporary file instead of memory."""
 LARGEST_PIXEL_UM = 20.0
 """A TIFF resolution that means larger pixels (below 1270 dpi) is one for printing, not for measuring."""
-
-MICROMETRES = {
-    "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0,
-    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "\\u00b5m": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4,
-    "m": 1e6, "inch": 25_400.0,
-}  # fmt: skip
-"""Length of the units that files name, in micrometres."""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One plane of an image file."""
-
-    pixels: np.ndarray
-    """Axes ``cyx``; gray has one channel."""
-    channels: tuple[str, ...]
-    """Names of the channels."""
-    pixel_sides_um: tuple[float, float] | None
-    """Height and width of a pixel; None if the file does not state them."""
-    plane: str = ""
-    """Which plane of a stack, such as ``_z003``; empty if the file has only one."""
-    notes: tuple[str, ...] = ()
-    """What was left out or taken otherwise than a reader might think."""
-
-    @property
-    def pixel_size_um(self) -> float | None:
-        """Side of a pixel, µm; None if the file does not state it.
-
-        Raises:
-            DataError: If pixels are not square.
-        """
-        return square_pixel(self.pixel_sides_um)
 
 
 def read_image(uri: str) -> Picture:
@@ -86,31 +53,43 @@ def read_image(uri: str) -> Picture:
 
 
 def read_pictures(
-    uri: str, *, pages: str = "planes", as_labels: bool = False, copy: Path | None = None
+    uri: str, *, pages: str = "planes", axes: str | None = None, as_labels: bool = False, copy: Path | None = None
 ) -> Iterator[Picture]:
     """The pictures of an image file, one at a time.
 
     Args:
-        uri: A path or URL.
+        uri: A path or URL; ``FILE.h5:/DATASET`` for an array of a file that holds several.
         copy: A local copy of the file, if there is one already.
         pages: What TIFF pages are that do not say so: ``planes`` or ``channels``.
+        axes: The axes of an array that does not say so.
         as_labels: Read the numbers that stand for objects: the index where a palette has colours.
 
     Raises:
+        ConfigError: If it is not clear which array of the file, or which axes, are meant.
         DataError: If the file is missing, of an unsupported type, truncated, corrupt or ambiguous.
     """
     kind, path = "an image", copy
+    file_uri, part = split_part(uri)
+    options = ReadOptions(pages=pages, axes=axes, as_labels=as_labels, part=part)
     try:
-        with files.local_copy(uri) if copy is None else contextlib.nullcontext(copy) as path:
+        with files.local_copy(file_uri) if copy is None else contextlib.nullcontext(copy) as path:
             kind, reader = _reader_of(path)
-            yield from reader(path, pages, as_labels)
-    except DataError as error:
-        raise DataError(f"{uri}: {error}") from error
+            if part is not None and kind not in HAVE_PARTS:
+                raise ConfigError(f"{kind} files have no parts to be named; leave out :{part}.")
+            yield from reader(path, options)
+    except (DataError, ConfigError) as error:
+        raise type(error)(f"{uri}: {error}") from error
     except FileNotFoundError as error:
         raise DataError(f"{uri}: there is no such file.") from error
     except Exception as error:  # decoders raise whatever they like on corrupt files
         told = re.sub(r"\s+", " ", str(error))[:300].replace(str(path), "the file")
         raise DataError(f"{uri}: cannot be read as {kind}: {type(error).__name__}: {told}") from error
+
+
+def split_part(uri: str) -> tuple[str, str | None]:
+    """``FILE.h5:/DATASET`` as the file and the dataset; None if the URI names no part."""
+    match = re.fullmatch(r"(.+\.(?:h5|hdf5|hdf)):(/.+)", uri, flags=re.IGNORECASE)
+    return (match[1], match[2]) if match else (uri, None)
 
 
 def _reader_of(path: Path) -> tuple[str, Any]:
@@ -126,20 +105,25 @@ def _reader_of(path: Path) -> tuple[str, Any]:
         return "JPEG", _read_jpeg
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return "GIF", _read_gif
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        from raydom.storage.hdf5 import read_hdf5
+
+        return "HDF5", read_hdf5
     if head[:4] == b"\xda\xce\xbe\x0a" or head[4:8] == b"jP  ":
         return "ND2", _read_nd2
     known = EXTRAS.get(path.suffix.lower())
     if known:
         raise DataError(f"{known} files are not supported; export the image as TIFF.")
     raise DataError(
-        f"neither TIFF, PNG, JPEG, GIF nor ND2 (begins with {head[:8].hex(' ')}): of an unsupported type, or corrupt."
+        f"neither TIFF, PNG, JPEG, GIF, ND2 nor HDF5 (begins with {head[:8].hex(' ')}): of an unsupported type, or "
+        "corrupt."
     )
 
 
 # ------------------------------------------------------------------------------------------- PNG, JPEG, GIF (Pillow)
 
 
-def _read_png(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+def _read_png(path: Path, options: ReadOptions) -> Iterator[Picture]:
     bit_depth, color_type = _check_png(path)
     if bit_depth == 16:  # Pillow would cut 16-bit colour down to 8 bits
         import imagecodecs
@@ -148,7 +132,7 @@ def _read_png(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
         samples = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[None]
         yield _colour_picture(samples, has_alpha=color_type in (4, 6))
         return
-    yield from _read_pillow(path, as_labels)
+    yield from _read_pillow(path, options.as_labels)
 
 
 def _check_png(path: Path) -> tuple[int, int]:
@@ -175,16 +159,16 @@ def _check_png(path: Path) -> tuple[int, int]:
                 return header
 
 
-def _read_jpeg(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
-    if as_labels:
+def _read_jpeg(path: Path, options: ReadOptions) -> Iterator[Picture]:
+    if options.as_labels:
         raise DataError("JPEG is lossy and cannot hold labels; use PNG, GIF or TIFF.")
-    yield from _read_pillow(path, as_labels)
+    yield from _read_pillow(path, options.as_labels)
 
 
-def _read_gif(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+def _read_gif(path: Path, options: ReadOptions) -> Iterator[Picture]:
     if not path.read_bytes().rstrip(b"\0").endswith(b";"):
         raise DataError("the GIF file is truncated.")
-    yield from _read_pillow(path, as_labels)
+    yield from _read_pillow(path, options.as_labels)
 
 
 def _read_pillow(path: Path, as_labels: bool) -> Iterator[Picture]:
@@ -243,16 +227,10 @@ def _colour_picture(samples: np.ndarray, has_alpha: bool = False) -> Picture:
     return Picture(np.ascontiguousarray(samples), default_channels(len(samples)), None, notes=notes)
 
 
-def default_channels(number: int) -> tuple[str, ...]:
-    """Names of channels that have none: gray, or red, green and blue, or numbers."""
-    named = {1: ("gray",), 3: ("red", "green", "blue")}
-    return named.get(number, tuple(f"channel_{channel}" for channel in range(number)))
-
-
 # ----------------------------------------------------------------------------------------------------- TIFF (tifffile)
 
 
-def _read_tiff(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+def _read_tiff(path: Path, options: ReadOptions) -> Iterator[Picture]:
     import tifffile
 
     with _complaints("tifffile") as complaints, tifffile.TiffFile(path) as tiff:
@@ -266,7 +244,7 @@ def _read_tiff(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
         pixels = series.asarray(out="memmap") if size > MAP_BYTES else series.asarray()
         _refuse(complaints)
         pixels = pixels.reshape(shape)
-        if pages == "channels" and "C" not in axes:
+        if options.pages == "channels" and "C" not in axes:
             unnamed = [axis for axis in axes if axis in "IQ"]
             axes = axes.replace(unnamed[0], "C") if len(unnamed) == 1 else axes
         page, sides = series.keyframe, _tiff_pixel_sides(tiff, series.keyframe)
@@ -276,8 +254,8 @@ def _read_tiff(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
         pixels = pixels.transpose(order)
         stacked = pixels.shape[: len(others)]
         for index in np.ndindex(*stacked):
-            picture = _tiff_plane(np.asarray(pixels[index]), axes, page, names, as_labels)
-            plane = _plane_name(others, stacked, index)
+            picture = _tiff_plane(np.asarray(pixels[index]), axes, page, names, options.as_labels)
+            plane = plane_name(others, stacked, index)
             yield Picture(picture.pixels, picture.channels, sides, plane, picture.notes)
 
 
@@ -294,9 +272,8 @@ def _only_series(tiff: Any) -> Any:
 
 def _check_stored(series: Any, path: Path) -> None:
     """Refuse what tifffile would fill with zeros, and headers that promise what no file of this size can hold."""
-    stored, size = path.stat().st_size, series.dtype.itemsize * int(np.prod(series.shape, dtype=np.int64))
-    if size > LARGE_BYTES and size > LARGEST_RATIO * stored:
-        raise DataError(f"claims {size / 2**30:.1f} GiB of pixels in {stored} bytes: corrupt, or a decompression bomb.")
+    size = series.dtype.itemsize * int(np.prod(series.shape, dtype=np.int64))
+    check_size(size, path.stat().st_size)
     missing = sum(page is None for page in series.pages)
     if missing:
         raise DataError(f"{missing} of {len(series.pages)} planes are missing.")
@@ -371,15 +348,15 @@ def _tiff_pixel_sides(tiff: Any, page: Any) -> tuple[float, float] | None:
         for pixels in _ome_elements(tiff.ome_metadata, "Pixels"):
             sizes = [float(pixels.get(f"PhysicalSize{axis}") or 0) for axis in "YX"]
             units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"]
-            return _lengths(sizes, units)
+            return lengths_um(sizes, units)
         return None
     tags = page.tags
     per_unit = [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
     steps = [1 / value if value else 0.0 for value in per_unit]
     if tiff.is_imagej:
-        return _lengths(steps, [str((tiff.imagej_metadata or {}).get("unit", "")).strip()] * 2)
+        return lengths_um(steps, [str((tiff.imagej_metadata or {}).get("unit", "")).strip()] * 2)
     unit = int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 1
-    sides = _lengths(steps, [{2: "inch", 3: "cm"}.get(unit, "")] * 2)
+    sides = lengths_um(steps, [{2: "inch", 3: "cm"}.get(unit, "")] * 2)
     return sides if sides and max(sides) <= LARGEST_PIXEL_UM else None
 
 
@@ -390,32 +367,6 @@ def _ratio(value: Any) -> float:
         return numerator / denominator if denominator else 0.0
     except TypeError:
         return float(value)
-
-
-def _lengths(values: Sequence[float], units: Sequence[str]) -> tuple[float, float] | None:
-    """Height and width in micrometres, if both are known."""
-    factors = [MICROMETRES.get(unit.lower()) for unit in units]
-    if not all(np.isfinite(value) and value > 0 for value in values) or not all(factors):
-        return None
-    height, width = (value * (factor or 0.0) for value, factor in zip(values, factors, strict=True))
-    return height, width
-
-
-def square_pixel(sides_um: tuple[float, float] | None) -> float | None:
-    """The side of a pixel, if its height and width agree within 1 %.
-
-    Raises:
-        DataError: If they do not.
-    """
-    if sides_um is None:
-        return None
-    height, width = sides_um
-    if abs(height - width) > 0.01 * max(height, width):
-        raise DataError(
-            f"pixels are not square ({height:g} x {width:g} um): resample the image first, or say by --pixel-size "
-            "what to take."
-        )
-    return width
 
 
 def _ome_elements(xml: str | None, name: str) -> Iterator[ElementTree.Element]:
@@ -454,20 +405,10 @@ def _refuse(complaints: Sequence[str]) -> None:
         raise DataError(f"truncated or corrupt: {'; '.join(complaints[:3])}.")
 
 
-def _plane_name(axes: Sequence[str], sizes: Sequence[int], index: Sequence[int]) -> str:
-    """The suffix that tells a plane of a stack; unnamed axes count as z. Axes of one plane are not told."""
-    letters = {"I": "z", "Q": "z"}
-    return "".join(
-        f"_{letters.get(axis, axis.lower())}{number:03d}"
-        for axis, size, number in zip(axes, sizes, index, strict=True)
-        if size > 1
-    )
-
-
 # ----------------------------------------------------------------------------------------------------------- ND2 (nd2)
 
 
-def _read_nd2(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
+def _read_nd2(path: Path, options: ReadOptions) -> Iterator[Picture]:
     import nd2
 
     def missing_frame(index: int = 0) -> np.ndarray:
@@ -492,5 +433,5 @@ def _read_nd2(path: Path, pages: str, as_labels: bool) -> Iterator[Picture]:
             samples = np.ascontiguousarray(np.moveaxis(frame, -1, 1).reshape(-1, *shape[1:3]))
             channels = names if len(names) == len(samples) == len(set(names)) else default_channels(len(samples))
             index = [position.get(axis, 0) for axis in stacked]
-            plane = _plane_name(stacked, [sizes[axis] for axis in stacked], index)
+            plane = plane_name(stacked, [sizes[axis] for axis in stacked], index)
             yield Picture(samples, channels, sides, plane)

@@ -133,3 +133,20 @@ def test_every_file_of_the_folder_is_read_or_refused_by_name(data_dir: Path) -> 
                 refused.append(path.suffix)
     assert read > 300
     assert set(refused) <= {".czi", ".lif"}
+
+
+def test_hdf5_volume_with_neurons(data_dir: Path, tmp_path: Path) -> None:
+    import h5py
+
+    gala = data_dir / "fibsem_gala"
+    for name, file in (("v.h5", "train-image.h5"), ("v-neurons.h5", "train-gt.lzf.h5")):
+        (tmp_path / name).symlink_to(gala / file)
+    config = IngestConfig(
+        source=(f"{tmp_path}/v.h5:/stack",), out=str(tmp_path / "out"), labels=(f"neurons={tmp_path}/v-neurons.h5",)
+    )
+    assert len(ingest(config).ingested) == 50
+    image = open_collection(str(tmp_path / "out"))["v_z031"]
+    png = np.asarray(Image.open(gala / "images_png/im31.png"))
+    np.testing.assert_array_equal(image.numpy()[0], png)  # what the authors exported of that plane
+    with h5py.File(gala / "train-gt.lzf.h5") as file:
+        np.testing.assert_array_equal(image.labels("neurons").numpy(), file["stack"][31])

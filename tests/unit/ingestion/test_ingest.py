@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -302,3 +303,23 @@ def test_impossible_configurations_are_refused_where_they_are_made() -> None:
             IngestConfig(source=("a",), out="b", **options)
     with pytest.raises(DataError, match="no collection here"):
         open_collection("/nowhere/at/all")
+
+
+def test_hdf5_datasets_are_sources_and_labels(tmp_path: Path) -> None:
+    volume = GENERATOR.integers(0, 256, (3, 9, 7), dtype=np.uint8)
+    neurons = (np.arange(3 * 9 * 7).reshape(3, 9, 7) // 20).astype(np.int64)
+    for name in ("v", "w"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["raw"], file["truth/neurons"], file["truth/same"] = volume, neurons, neurons
+    report = run(tmp_path, "v.h5:/raw", labels=("neurons=v.h5:/truth/neurons",))
+    assert report.ingested == ("v_z000", "v_z001", "v_z002")
+    image = open_collection(str(tmp_path / "out"))["v_z001"]
+    np.testing.assert_array_equal(image.numpy()[0], volume[1])
+    np.testing.assert_array_equal(image.labels("neurons").numpy(), neurons[1])
+    assert (image.record.group, image.record.source_file) == ("v", f"{tmp_path}/v.h5:/raw")
+    report = run(tmp_path, "*.h5:/raw", labels=("neurons=*.h5:/truth/neurons",))
+    assert (len(report.skipped), len(report.ingested)) == (3, 3)
+    other = run(tmp_path, "v.h5:/raw", labels=("neurons=v.h5:/truth/same",))
+    assert len(other.ingested) == 3  # another part is taken for other content
+    (refusal,) = run(tmp_path, "w.h5", labels=("neurons=w.h5:/truth/neurons",)).refused
+    assert (refusal.error_type, "/raw (3x9x7 uint8), /truth/neurons" in refusal.error) == ("ConfigError", True)

@@ -1,0 +1,123 @@
+"""What every reader gives: single planes of channels, y and x, with what the file says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raydom.errors import DataError
+
+LARGEST_RATIO = 1100
+"""Decoded over stored bytes beyond which a large file is taken for a decompression bomb; deflate reaches 1032."""
+LARGE_BYTES = 1 << 30
+
+MICROMETRES = {
+    "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0,
+    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "\\u00b5m": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4,
+    "m": 1e6, "inch": 25_400.0,
+}  # fmt: skip
+"""Length of the units that files name, in micrometres."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What a reader is told that the file may not say."""
+
+    pages: str = "planes"
+    """What TIFF pages are that do not say so: ``planes`` or ``channels``."""
+    as_labels: bool = False
+    """Read the numbers that stand for objects: the index where a palette has colours."""
+    axes: str | None = None
+    """A letter an axis of an array, such as ``zyx``; None takes what the file says or leaves no doubt about."""
+    part: str | None = None
+    """Which array of a file that holds several, such as ``/volumes/raw``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One plane of an image file."""
+
+    pixels: np.ndarray
+    """Axes ``cyx``; gray has one channel."""
+    channels: tuple[str, ...]
+    """Names of the channels."""
+    pixel_sides_um: tuple[float, float] | None
+    """Height and width of a pixel; None if the file does not state them."""
+    plane: str = ""
+    """Which plane of a stack, such as ``_z003``; empty if the file has only one."""
+    notes: tuple[str, ...] = ()
+    """What was left out or taken otherwise than a reader might think."""
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Side of a pixel, µm; None if the file does not state it.
+
+        Raises:
+            DataError: If pixels are not square.
+        """
+        return square_pixel(self.pixel_sides_um)
+
+
+def default_channels(number: int) -> tuple[str, ...]:
+    """Names of channels that have none: gray, or red, green and blue, or numbers."""
+    named = {1: ("gray",), 3: ("red", "green", "blue")}
+    return named.get(number, tuple(f"channel_{channel}" for channel in range(number)))
+
+
+def plane_name(axes: Sequence[str], sizes: Sequence[int], index: Sequence[int]) -> str:
+    """The suffix that tells a plane of a stack; unnamed axes count as z. Axes of one plane are not told."""
+    letters = {"I": "z", "Q": "z"}
+    return "".join(
+        f"_{letters.get(axis, axis.lower())}{number:03d}"
+        for axis, size, number in zip(axes, sizes, index, strict=True)
+        if size > 1
+    )
+
+
+def as_cyx(plane: np.ndarray, axes: str) -> np.ndarray:
+    """A plane with axes y, x and perhaps c, in any order, as contiguous ``cyx`` in the machine's byte order."""
+    ordered = plane.transpose([axes.index(axis) for axis in "cyx" if axis in axes])
+    pixels = ordered.reshape((-1, *ordered.shape[-2:]))
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.uint8) * 255
+    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+
+
+def lengths_um(values: Sequence[float], units: Sequence[str]) -> tuple[float, float] | None:
+    """Height and width in micrometres, if both are known."""
+    factors = [MICROMETRES.get(unit.lower()) for unit in units]
+    if not all(np.isfinite(value) and value > 0 for value in values) or not all(factors):
+        return None
+    height, width = (value * (factor or 0.0) for value, factor in zip(values, factors, strict=True))
+    return height, width
+
+
+def square_pixel(sides_um: tuple[float, float] | None) -> float | None:
+    """The side of a pixel, if its height and width agree within 1 %.
+
+    Raises:
+        DataError: If they do not.
+    """
+    if sides_um is None:
+        return None
+    height, width = sides_um
+    if abs(height - width) > 0.01 * max(height, width):
+        raise DataError(
+            f"pixels are not square ({height:g} x {width:g} um): resample the image first, or say by --pixel-size "
+            "what to take."
+        )
+    return width
+
+
+def check_size(num_bytes: int, stored_bytes: int) -> None:
+    """Refuse headers that promise what no file of this size can hold.
+
+    Raises:
+        DataError: If so.
+    """
+    if num_bytes > LARGE_BYTES and num_bytes > LARGEST_RATIO * stored_bytes:
+        raise DataError(
+            f"claims {num_bytes / 2**30:.1f} GiB of pixels in {stored_bytes} bytes: corrupt, or a decompression bomb."
+        )
