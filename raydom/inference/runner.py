@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from raydom.inference.predictor import Predictor, record_from_json
 from raydom.inference.progress import ProgressReport
 from raydom.inference.worker import BlockWorker, Task
 from raydom.storage.collection import write_manifest
+from raydom.storage.lease import lease
 from raydom.storage.receipts import Receipt
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,8 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
     """Run jobs to their end, skipping what their receipts say is done.
 
     Raises:
-        ConfigError: Before the first block, for what cannot be done, and when an output was begun with other settings.
+        ConfigError: Before the first block, for what cannot be done, when an output was begun with other settings, and
+            while another driver is at work on it.
     """
     outs = [job.out for job in jobs]
     if len(set(outs)) < len(outs):
@@ -67,6 +70,14 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
     for job in jobs:
         check_memory(job, run)
     plans = [plan_job(job, number) for number, job in enumerate(jobs)]
+    with ExitStack() as leases:
+        for job in jobs:
+            leases.enter_context(lease(job.folder.lease_uri))
+        return _run_plans(plans, run, execute)
+
+
+def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute) -> list[JobReport]:
+    jobs = [plan.job for plan in plans]
     for plan in plans:
         # They change the last bits of the result, so they belong to what may not change.
         hardware = {"threads": max(1, int(run.cpus_per_worker)), "device": device_of(run)}

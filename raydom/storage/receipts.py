@@ -82,6 +82,11 @@ class RunFolder:
     def of(cls, out: str) -> RunFolder:
         return cls(files.join(out, "run"))
 
+    @property
+    def lease_uri(self) -> str:
+        """The file by which one driver at a time holds the output."""
+        return files.join(self.uri, "lease.json")
+
     # ------------------------------------------------------------------------------------------------- settings
 
     def claim(self, settings: dict[str, Any]) -> None:
