@@ -437,7 +437,8 @@ class IngestConfig:
     out: str
     """Collection to make or to extend."""
     labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
-    """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label."""
+    """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label. A glob of
+    folders (ID/masks or masks/ID) reads a mask an object from each."""
     invert_labels: bool = False
     """Swap the two values of binary labels."""
     domain: str | None = None

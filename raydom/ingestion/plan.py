@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raydom.config import IngestConfig
@@ -29,14 +29,26 @@ PLANE = re.compile(r"(_[a-z]\d{3,})+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSource:
+    """Where a label of one image comes from."""
+
+    name: str
+    uri: str
+    """A file, or a folder with a mask for each object; such a folder ends in a slash."""
+
+    @property
+    def one_mask_per_object(self) -> bool:
+        return self.uri.endswith("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IngestTask:
     """One image file and its label files: the unit of work. Plain values, so that it can run anywhere."""
 
     image_id: str
     """Of the image, or, before the plane's suffix, of each plane of a stack."""
     source: str
-    labels: tuple[tuple[str, str], ...]
-    """Name and file of each label."""
+    labels: tuple[LabelSource, ...]
     group: str | None
     config: IngestConfig
     existing: tuple[ImageRecord, ...]
@@ -55,7 +67,7 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
     label_sets = find_labels(config)
     label_files = {uri for uris in label_sets.values() for uri in uris}
     sources = find_groups(config) if config.index_only else find_files(config.source)
-    sources = [source for source in sources if source not in label_files]
+    sources = [s for s in sources if s not in label_files and _parent(s) + "/" not in label_files]
     by_id: dict[str, str] = {}
     for source in sources:
         image_id = safe_id(source)
@@ -154,52 +166,71 @@ def find_groups(config: IngestConfig) -> list[str]:
 
 
 def find_labels(config: IngestConfig) -> dict[str, list[str]]:
-    """The label files of each label name. ``PATH`` without ``NAME=`` is named ``label``."""
+    """The label files of each label name, or folders of masks. ``PATH`` without ``NAME=`` is named ``label``.
+
+    A glob that matches nothing but folders (``*/masks``) means a folder for each image, with a mask for each object.
+    """
     found: dict[str, list[str]] = {}
     for entry in config.labels:
         match = re.match(r"([^/:=]+)=(.+)", entry)
         name, source = (match[1], match[2]) if match else ("label", entry)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ConfigError(f"label name {name!r} can only have letters, digits and . _ -; give --labels NAME=PATH.")
-        found[name] = sorted({*found.get(name, ()), *find_files([source])})
+        uris = _find_mask_folders(source) or find_files([source])
+        found[name] = sorted({*found.get(name, ()), *uris})
     return found
+
+
+def _find_mask_folders(source: str) -> list[str]:
+    uri = files.absolute(source)
+    matches = files.glob(uri) if re.search(r"[*?\[]", uri) and not files.exists(uri) else []
+    return [match.rstrip("/") + "/" for match in matches] if all(files.is_folder(match) for match in matches) else []
 
 
 def pair_label_sets(
     by_id: Mapping[str, str], label_sets: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, tuple[tuple[str, str], ...]], list[str]]:
-    """For each image id, the name and file of its labels; and what is left without a partner.
+) -> tuple[dict[str, tuple[LabelSource, ...]], list[str]]:
+    """For each image id, its labels; and what is left without a partner.
 
     Raises:
         ConfigError: If two label files have one stem, an image could have several, or none fits any image.
     """
-    pairs: dict[str, tuple[tuple[str, str], ...]] = {}
+    pairs: dict[str, tuple[LabelSource, ...]] = {}
     told: list[str] = []
     for name, uris in label_sets.items():
-        by_stem: dict[str, str] = {}
+        by_stem: dict[str, LabelSource] = {}
         for uri in uris:
-            stem = safe_id(uri)
+            stem = _label_stem(uri, by_id)
             if stem in by_stem:
-                raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem]} and {uri}.")
-            by_stem[stem] = uri
+                raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem].uri} and {uri}.")
+            by_stem[stem] = LabelSource(name=name, uri=uri)
         partner = pair_stems(list(by_id), list(by_stem), name)
         if not partner:
             raise ConfigError(
                 f"no file of label {name} belongs to any image: the images are called {', '.join(list(by_id)[:3])}, "
                 f"the labels {', '.join(list(by_stem)[:3]) or '(there are none)'}. The stems must be the same, or the "
-                "label's must go on after a _ - or dot."
+                "label's must go on after a _ - or dot. Folders with a mask for each object are named by a glob, such "
+                "as '*/masks'."
             )
         lonely = sorted(set(by_stem) - set(partner.values()))
         if lonely:
             told.append(
                 f"{len(lonely)} files of label {name} belong to no image and are not used: "
-                f"{', '.join(by_stem[stem] for stem in lonely[:5])}{', ...' if len(lonely) > 5 else ''}"
+                f"{', '.join(by_stem[stem].uri for stem in lonely[:3])}{', ...' if len(lonely) > 3 else ''}."
             )
         if len(partner) < len(by_id):
             told.append(f"{len(by_id) - len(partner)} of {len(by_id)} images have no label {name}.")
         for image_id, stem in partner.items():
-            pairs[image_id] = (*pairs.get(image_id, ()), (name, by_stem[stem]))
+            pairs[image_id] = (*pairs.get(image_id, ()), by_stem[stem])
     return pairs, told
+
+
+def _label_stem(uri: str, image_ids: Container[str]) -> str:
+    """Of a file, its stem; of a folder of masks, its name, or that of the folder around it (``ID/masks``)."""
+    if not uri.endswith("/"):
+        return safe_id(uri)
+    own, outer = (re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in (_name(uri), _name(_parent(uri))))
+    return own if own in image_ids else outer
 
 
 def pair_stems(images: Sequence[str], labels: Sequence[str], name: str) -> dict[str, str]:
@@ -244,6 +275,10 @@ def _group_of(source: str, pattern: str | None) -> str | None:
     if match is None:
         return None
     return next((group for group in match.groups() if group is not None), match[0])
+
+
+def _parent(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[0]
 
 
 def _name(uri: str) -> str:

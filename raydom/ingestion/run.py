@@ -28,8 +28,8 @@ import pyarrow as pa
 from raydom.config import IngestConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics, stream_statistics
-from raydom.ingestion.labels import as_labels
-from raydom.ingestion.plan import IngestTask, make_plan
+from raydom.ingestion.plan import IngestTask, LabelSource, find_files, make_plan
+from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
 from raydom.storage.pictures import Picture, default_channels, square_pixel
@@ -71,6 +71,10 @@ class IngestOutcome:
     """The collection has this very content already; ``records`` only differ from ``replaced`` by what was asked."""
     refusal: Refusal | None = None
     notes: tuple[str, ...] = ()
+    overlap_px: int = 0
+    """Label pixels that several objects claim."""
+    num_hidden: int = 0
+    """Objects that have no label pixel of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,8 @@ class IngestReport:
     warnings: tuple[str, ...]
 
 
+Labels = list[tuple[LabelSource, tuple[Path, ...]]]
+"""The labels of an image, each with local copies of its files."""
 Map = Callable[[Callable[[IngestTask], IngestOutcome], Sequence[IngestTask]], Iterable[IngestOutcome]]
 
 
@@ -163,16 +169,16 @@ class _LabelError(DataError):
 def _read_and_write(task: IngestTask) -> IngestOutcome:
     with contextlib.ExitStack() as stack:
         source = _copied(stack, task.source)
-        labels = {}
-        for name, uri in task.labels:
-            with _blaming(uri):
-                labels[name] = (uri, _copied(stack, uri))
+        labels: Labels = []
+        for label in task.labels:
+            with _blaming(label.uri):
+                labels.append((label, _copied_label(stack, label)))
         content = _content_hash(task, source, labels)
         same = _same_content(task, content)
         if same:
             return IngestOutcome(task=task, records=_relabelled(task, same), replaced=same, skipped=True)
         mine = tuple(record for record in task.existing if record.source_file == task.source)
-        lost = sorted({name for record in mine for name in record.labels} - {name for name, _ in task.labels})
+        lost = sorted({name for record in mine for name in record.labels} - {label.name for label in task.labels})
         if lost:
             raise DataError(
                 f"{task.source} is in the collection with label {', '.join(lost)}, which this run would drop. Give its "
@@ -181,9 +187,12 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
         written: list[str] = []
         records: list[ImageRecord] = []
         notes: list[str] = []
+        overlap_px = num_hidden = 0
         try:
             for picture, planes in _in_step(task, source, labels):
                 notes += picture.notes
+                overlap_px += sum(plane.overlap_px for plane in planes.values())
+                num_hidden += sum(plane.num_hidden for plane in planes.values())
                 record = _prepare(task, picture, planes, content)
                 _check_unclaimed(task, record)
                 written.append(files.join(task.config.out, record.uri))
@@ -193,7 +202,14 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
             for uri in written:
                 files.remove(uri)
             raise
-    return IngestOutcome(task=task, records=tuple(records), replaced=mine, notes=tuple(notes))
+    return IngestOutcome(
+        task=task,
+        records=tuple(records),
+        replaced=mine,
+        notes=tuple(notes),
+        overlap_px=overlap_px,
+        num_hidden=num_hidden,
+    )
 
 
 def _copied(stack: contextlib.ExitStack, uri: str) -> Path:
@@ -206,15 +222,27 @@ def _copied(stack: contextlib.ExitStack, uri: str) -> Path:
     return path
 
 
-def _content_hash(task: IngestTask, source: Path, labels: dict[str, tuple[str, Path]]) -> str:
+def _copied_label(stack: contextlib.ExitStack, label: LabelSource) -> tuple[Path, ...]:
+    """Local copies of the files of a label, in the order of their names."""
+    if not label.one_mask_per_object:
+        return (_copied(stack, label.uri),)
+    masks = find_files([label.uri])
+    if not masks:
+        raise DataError(f"{label.uri}: has no mask of an object.")
+    return tuple(_copied(stack, mask) for mask in masks)
+
+
+def _content_hash(task: IngestTask, source: Path, labels: Labels) -> str:
     """Of the bytes of the files, and of the settings that change what is stored."""
     config = task.config
     settings = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
     settings += [config.axes] if config.axes is not None else []
     digest = hashlib.sha256(json.dumps(settings).encode())
-    for name, (uri, path) in [("", (task.source, source)), *((name, labels[name]) for name in sorted(labels))]:
-        with path.open("rb") as file:
-            digest.update(f"\0{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+    ordered = sorted((label.name, label.uri, paths) for label, paths in labels)
+    for name, uri, paths in [("", task.source, (source,)), *ordered]:
+        for path in paths:
+            with path.open("rb") as file:
+                digest.update(f"\0{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
         digest.update((split_part(uri)[1] or "").encode())
     return digest.hexdigest()
 
@@ -241,41 +269,31 @@ def _relabelled(task: IngestTask, records: Sequence[ImageRecord]) -> tuple[Image
     return tuple(replace(record, **changes) for record in records)
 
 
-def _in_step(
-    task: IngestTask, source: Path, labels: dict[str, tuple[str, Path]]
-) -> Iterator[tuple[Picture, dict[str, tuple[np.ndarray, str]]]]:
-    """The pictures of the image file, each with the labels of the same plane: array and kind by name."""
+def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[Picture, dict[str, LabelPlane]]]:
+    """The pictures of the image file, each with the labels of the same plane by name."""
     config = task.config
-    streams = {name: _label_pictures(uri, path, config) for name, (uri, path) in labels.items()}
-    pictures = read_pictures(task.source, pages=config.pages, axes=config.axes, copy=source)
+    streams = [(label.uri, label_planes(label, paths, config)) for label, paths in labels]
     number = 0
-    for picture in pictures:
-        planes = {}
-        for name, stream in streams.items():
-            with _blaming(labels[name][0]):
-                label = next(stream, None)
-                if label is None:
-                    raise DataError(f"{labels[name][0]}: has {number} planes, the image has more.")
-                if label[0].shape != picture.pixels.shape[1:]:
-                    raise DataError(
-                        f"{labels[name][0]}: the label is {_size(label[0].shape)} px (height x width), its image "
-                        f"{task.source} {_size(picture.pixels.shape[1:])}."
-                    )
-                planes[name] = label
+    for picture in read_pictures(task.source, pages=config.pages, axes=config.axes, copy=source):
+        planes: dict[str, LabelPlane] = {}
+        for uri, stream in streams:
+            with _blaming(uri):
+                found = next(stream, None)
+                if found is None:
+                    raise DataError(f"{uri}: has {number} planes, the image has more.")
+                for plane in found.values():
+                    if plane.pixels.shape != picture.pixels.shape[1:]:
+                        raise DataError(
+                            f"{uri}: the label is {_size(plane.pixels.shape)} px (height x width), its image "
+                            f"{task.source} {_size(picture.pixels.shape[1:])}."
+                        )
+                planes |= found
         number += 1
         yield picture, planes
-    for name, stream in streams.items():
-        with _blaming(labels[name][0]):
+    for uri, stream in streams:
+        with _blaming(uri):
             if next(stream, None) is not None:
-                raise DataError(f"{labels[name][0]}: has more planes than the image, which has {number}.")
-
-
-def _label_pictures(uri: str, path: Path, config: IngestConfig) -> Iterator[tuple[np.ndarray, str]]:
-    for picture in read_pictures(uri, axes=config.axes, as_labels=True, copy=path):
-        try:
-            yield as_labels(picture.pixels, config.invert_labels)
-        except DataError as error:
-            raise DataError(f"{uri}: {error}") from error
+                raise DataError(f"{uri}: has more planes than the image, which has {number}.")
 
 
 @contextlib.contextmanager
@@ -291,9 +309,7 @@ def _size(shape: Sequence[int]) -> str:
     return " x ".join(str(size) for size in shape)
 
 
-def _prepare(
-    task: IngestTask, picture: Picture, planes: dict[str, tuple[np.ndarray, str]], content: str
-) -> ImageRecord:
+def _prepare(task: IngestTask, picture: Picture, planes: dict[str, LabelPlane], content: str) -> ImageRecord:
     """The row of a picture that is yet to be written."""
     config, pixels = task.config, picture.pixels
     image_id, sha256 = task.image_id + picture.plane, _plane_hash(content, picture.plane)
@@ -321,7 +337,7 @@ def _prepare(
         statistics=statistics,
         source_file=task.source,
         sha256=sha256,
-        label_kinds=tuple(kind for _, kind in planes.values()),
+        label_kinds=tuple(plane.kind for plane in planes.values()),
     )
 
 
@@ -334,7 +350,7 @@ def _check_unclaimed(task: IngestTask, record: ImageRecord) -> None:
             )
 
 
-def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, tuple[np.ndarray, str]]) -> None:
+def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, LabelPlane]) -> None:
     levels = create_image(
         uri,
         name=record.image_id,
@@ -347,7 +363,8 @@ def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, tu
         overwrite=True,
     )
     write_levels(levels, picture.pixels)
-    for name, (labels, _) in planes.items():
+    for name, plane in planes.items():
+        labels = plane.pixels
         levels = create_labels(uri, name, shape=labels.shape, dtype=labels.dtype, pixel_size_um=record.pixel_size_um)
         write_levels(levels, labels, method="nearest")
 
@@ -466,6 +483,14 @@ def _admit(outcome: IngestOutcome, rows: dict[str, ImageRecord]) -> IngestOutcom
 
 def _report(outcomes: Sequence[IngestOutcome], told: Sequence[str]) -> IngestReport:
     notes = Counter(note for outcome in outcomes for note in outcome.notes)
+    told = list(told)
+    overlapping = [outcome for outcome in outcomes if outcome.overlap_px or outcome.num_hidden]
+    if overlapping:
+        told.append(
+            f"objects overlap in {sum(outcome.overlap_px for outcome in overlapping)} px of {len(overlapping)} images; "
+            f"these px belong to the first object. {sum(outcome.num_hidden for outcome in overlapping)} objects have "
+            "no px left."
+        )
     return IngestReport(
         ingested=tuple(r.image_id for outcome in outcomes if not outcome.skipped for r in outcome.records),
         skipped=tuple(r.image_id for outcome in outcomes if outcome.skipped for r in outcome.records),

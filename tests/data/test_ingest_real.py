@@ -150,3 +150,16 @@ def test_hdf5_volume_with_neurons(data_dir: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.numpy()[0], png)  # what the authors exported of that plane
     with h5py.File(gala / "train-gt.lzf.h5") as file:
         np.testing.assert_array_equal(image.labels("neurons").numpy(), file["stack"][31])
+
+
+def test_dsb_layout_with_a_mask_a_nucleus(data_dir: Path, tmp_path: Path) -> None:
+    layout = data_dir / "dsb2018_nuclei/original_layout"
+    config = IngestConfig(source=(f"{layout}/*/images/*.png",), out=str(tmp_path), labels=(f"nuclei={layout}/*/masks",))
+    report = ingest(config)
+    assert (len(report.ingested), report.refused, report.warnings) == (2, (), ())
+    for image in open_collection(str(tmp_path)):
+        masks = sorted((layout / image.image_id / "masks").glob("*.png"))
+        labels = image.labels("nuclei").numpy()
+        assert labels.max() == len(masks)
+        for number in (1, len(masks)):
+            np.testing.assert_array_equal(labels == number, np.asarray(Image.open(masks[number - 1])) > 0)

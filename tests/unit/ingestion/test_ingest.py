@@ -323,3 +323,41 @@ def test_hdf5_datasets_are_sources_and_labels(tmp_path: Path) -> None:
     assert len(other.ingested) == 3  # another part is taken for other content
     (refusal,) = run(tmp_path, "w.h5", labels=("neurons=w.h5:/truth/neurons",)).refused
     assert (refusal.error_type, "/raw (3x9x7 uint8), /truth/neurons" in refusal.error) == ("ConfigError", True)
+
+
+def test_a_folder_with_a_mask_an_object_becomes_instances(tmp_path: Path) -> None:
+    truth = {"a": np.array([[1, 1, 0, 2, 2]] * 3), "b": np.array([[0, 3, 3, 0, 1, 2]] * 4)}
+    for name, instances in truth.items():
+        save(tmp_path / f"data/{name}/images/{name}.png", *instances.shape)
+        (tmp_path / f"data/{name}/masks").mkdir()
+        for number in range(1, instances.max() + 1):
+            file = tmp_path / f"data/{name}/masks/{number}x.png"
+            Image.fromarray(((instances == number) * 255).astype(np.uint8)).save(file)
+    # The images' glob finds the masks too, which are known to be labels.
+    report = run(tmp_path, "data/**/*.png", labels=("nuclei=data/*/masks",))
+    assert (report.ingested, report.refused, report.warnings) == (("a", "b"), (), ())
+    for image in open_collection(str(tmp_path / "out")):
+        np.testing.assert_array_equal(image.labels("nuclei").numpy(), truth[image.image_id])
+        assert image.labels("nuclei").kind == "instance"
+    assert len(run(tmp_path, "data/*/images/*.png", labels=("nuclei=data/*/masks",)).skipped) == 2
+    Image.fromarray(np.full((3, 5), 255, np.uint8)).save(tmp_path / "data/a/masks/9.png")
+    Image.fromarray(np.full((4, 5), 255, np.uint8)).save(tmp_path / "data/b/masks/9.png")
+    report = run(tmp_path, "data/*/images/*.png", labels=("nuclei=data/*/masks",))
+    assert report.ingested == ("a",)
+    assert "overlap in 12 px of 1 images" in report.warnings[0]
+    (refusal,) = report.refused
+    assert refusal.label_file == str(tmp_path / "data/b/masks") + "/"
+    assert "masks/9.png: the mask is (4, 5)" in refusal.error
+    (tmp_path / "data/b/masks/9.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (refusal,) = run(tmp_path, "data/b/images/b.png", labels=("nuclei=data/[b]/masks",)).refused
+    assert "masks/9.png: the PNG file is truncated" in refusal.error
+
+
+def test_folders_of_masks_may_carry_the_name_of_their_image(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 3, 5)
+    (tmp_path / "masks/a").mkdir(parents=True)
+    Image.fromarray(np.eye(3, 5, dtype=np.uint8)).save(tmp_path / "masks/a/1.png")
+    run(tmp_path, "images", labels=("masks/*",))
+    labels = open_collection(str(tmp_path / "out"))["a"].labels()
+    np.testing.assert_array_equal(labels.numpy(), np.eye(3, 5))
+    assert labels.kind == "instance"
