@@ -438,7 +438,7 @@ class IngestConfig:
     """Collection to make or to extend."""
     labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label. A glob of
-    folders (ID/masks or masks/ID) reads a mask an object from each."""
+    folders (ID/masks or masks/ID) reads a mask an object from each. A JSON file has annotations as COCO's."""
     invert_labels: bool = False
     """Swap the two values of binary labels."""
     domain: str | None = None

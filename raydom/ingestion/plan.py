@@ -1,6 +1,6 @@
 """What an ingestion will do: which files are images, their ids, and which label files belong to them.
 
-Nothing is opened here, so that conflicts are told before anything is written.
+No image is opened here, so that conflicts are told before anything is written.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from raydom.config import IngestConfig
 from raydom.errors import ConfigError
+from raydom.ingestion.coco import read_coco
 from raydom.storage import files
 from raydom.storage.readers import SUFFIXES, split_part
 from raydom.types import ImageRecord
@@ -35,10 +36,19 @@ class LabelSource:
     name: str
     uri: str
     """A file, or a folder with a mask for each object; such a folder ends in a slash."""
+    annotations: str | None = None
+    """What a file of annotations, which is that of many images, says of this one."""
+    has_valid: bool = False
+    """Whether it gives a second label, ``NAME-valid``: 0 where the first does not count."""
 
     @property
     def one_mask_per_object(self) -> bool:
         return self.uri.endswith("/")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Of all the labels that it gives."""
+        return (self.name, f"{self.name}-valid") if self.has_valid else (self.name,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +210,10 @@ def pair_label_sets(
     for name, uris in label_sets.items():
         by_stem: dict[str, LabelSource] = {}
         for uri in uris:
-            stem = _label_stem(uri, by_id)
-            if stem in by_stem:
-                raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem].uri} and {uri}.")
-            by_stem[stem] = LabelSource(name=name, uri=uri)
+            for stem, label in _label_sources(name, uri, by_id):
+                if stem in by_stem:
+                    raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem].uri} and {uri}.")
+                by_stem[stem] = label
         partner = pair_stems(list(by_id), list(by_stem), name)
         if not partner:
             raise ConfigError(
@@ -216,13 +226,24 @@ def pair_label_sets(
         if lonely:
             told.append(
                 f"{len(lonely)} files of label {name} belong to no image and are not used: "
-                f"{', '.join(by_stem[stem].uri for stem in lonely[:3])}{', ...' if len(lonely) > 3 else ''}."
+                f"{', '.join(_told(stem, by_stem[stem]) for stem in lonely[:3])}{', ...' if len(lonely) > 3 else ''}."
             )
         if len(partner) < len(by_id):
             told.append(f"{len(by_id) - len(partner)} of {len(by_id)} images have no label {name}.")
         for image_id, stem in partner.items():
             pairs[image_id] = (*pairs.get(image_id, ()), by_stem[stem])
     return pairs, told
+
+
+def _label_sources(name: str, uri: str, image_ids: Container[str]) -> Iterator[tuple[str, LabelSource]]:
+    """The stems of the images that a label file is of, and what it says of each."""
+    if _suffix(uri) != ".json":
+        yield _label_stem(uri, image_ids), LabelSource(name=name, uri=uri)
+        return
+    by_name, has_crowds = read_coco(uri)
+    for file_name, text in by_name.items():
+        label = LabelSource(name=name, uri=uri, annotations=text, has_valid=has_crowds)
+        yield safe_id(file_name), label
 
 
 def _label_stem(uri: str, image_ids: Container[str]) -> str:
@@ -275,6 +296,10 @@ def _group_of(source: str, pattern: str | None) -> str | None:
     if match is None:
         return None
     return next((group for group in match.groups() if group is not None), match[0])
+
+
+def _told(stem: str, label: LabelSource) -> str:
+    return label.uri if label.annotations is None else f"{stem} of {label.uri}"
 
 
 def _parent(uri: str) -> str:

@@ -178,7 +178,8 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
         if same:
             return IngestOutcome(task=task, records=_relabelled(task, same), replaced=same, skipped=True)
         mine = tuple(record for record in task.existing if record.source_file == task.source)
-        lost = sorted({name for record in mine for name in record.labels} - {label.name for label in task.labels})
+        given = {name for label in task.labels for name in label.label_names}
+        lost = sorted({name for record in mine for name in record.labels} - given)
         if lost:
             raise DataError(
                 f"{task.source} is in the collection with label {', '.join(lost)}, which this run would drop. Give its "
@@ -223,7 +224,9 @@ def _copied(stack: contextlib.ExitStack, uri: str) -> Path:
 
 
 def _copied_label(stack: contextlib.ExitStack, label: LabelSource) -> tuple[Path, ...]:
-    """Local copies of the files of a label, in the order of their names."""
+    """Local copies of the files of a label, in the order of their names; of annotations there is no need for any."""
+    if label.annotations is not None:
+        return ()
     if not label.one_mask_per_object:
         return (_copied(stack, label.uri),)
     masks = find_files([label.uri])
@@ -238,12 +241,14 @@ def _content_hash(task: IngestTask, source: Path, labels: Labels) -> str:
     settings = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
     settings += [config.axes] if config.axes is not None else []
     digest = hashlib.sha256(json.dumps(settings).encode())
-    ordered = sorted((label.name, label.uri, paths) for label, paths in labels)
-    for name, uri, paths in [("", task.source, (source,)), *ordered]:
+    ordered = sorted((label.name, label.uri, paths, label.annotations) for label, paths in labels)
+    for name, uri, paths, text in [("", task.source, (source,), None), *ordered]:
         for path in paths:
             with path.open("rb") as file:
                 digest.update(f"\0{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
         digest.update((split_part(uri)[1] or "").encode())
+        if text is not None:
+            digest.update(f"\0{name}\0{text}".encode())
     return digest.hexdigest()
 
 
@@ -365,7 +370,14 @@ def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, La
     write_levels(levels, picture.pixels)
     for name, plane in planes.items():
         labels = plane.pixels
-        levels = create_labels(uri, name, shape=labels.shape, dtype=labels.dtype, pixel_size_um=record.pixel_size_um)
+        levels = create_labels(
+            uri,
+            name,
+            shape=labels.shape,
+            dtype=labels.dtype,
+            pixel_size_um=record.pixel_size_um,
+            properties=plane.properties,
+        )
         write_levels(levels, labels, method="nearest")
 
 

@@ -1,15 +1,18 @@
-"""The labels of an image, plane by plane, from whatever holds them: a file, or a folder with a mask an object."""
+"""The labels of an image, plane by plane, from whatever holds them: a file, a folder of masks, or annotations."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raydom.config import IngestConfig
 from raydom.errors import DataError
+from raydom.ingestion.coco import annotation_boxes
 from raydom.ingestion.labels import as_labels
 from raydom.ingestion.plan import LabelSource
 from raydom.storage.readers import read_pictures
@@ -27,6 +30,8 @@ class LabelPlane:
     """Pixels that several objects claim."""
     num_hidden: int = 0
     """Objects that have no pixel of their own, so that their number does not occur."""
+    properties: tuple[dict[str, Any], ...] = ()
+    """What is known of each object, under its number as ``label-value``."""
 
 
 def label_planes(source: LabelSource, paths: Sequence[Path], config: IngestConfig) -> Iterator[dict[str, LabelPlane]]:
@@ -41,6 +46,9 @@ def label_planes(source: LabelSource, paths: Sequence[Path], config: IngestConfi
     """
     if source.one_mask_per_object:
         yield {source.name: merge_masks(source, paths)}
+        return
+    if source.annotations is not None:
+        yield _annotated(source, source.annotations)
         return
     (path,) = paths
     for picture in read_pictures(source.uri, axes=config.axes, as_labels=True, copy=path):
@@ -77,6 +85,34 @@ def merge_masks(source: LabelSource, paths: Sequence[Path]) -> LabelPlane:
 
     first = next(read_pictures(f"{source.uri}{paths[0].name}", as_labels=True, copy=paths[0]))
     return merge_objects(first.pixels.shape[1:], masks())
+
+
+def _annotated(source: LabelSource, annotations: str) -> dict[str, LabelPlane]:
+    """Annotations as instances in their order. Where there is a crowd and no object, pixels do not count."""
+    content = json.loads(annotations)
+    height, width = content["height"], content["width"]
+    objects = [annotation for annotation in content["annotations"] if not annotation.get("iscrowd")]
+    crowds = [annotation for annotation in content["annotations"] if annotation.get("iscrowd")]
+    valid = np.ones((height, width), np.uint8)
+    try:
+        plane = merge_objects((height, width), annotation_boxes(objects, height, width))
+        for rows, columns, mask in annotation_boxes(crowds, height, width):
+            valid[rows, columns][mask] = 0
+    except DataError as error:
+        raise DataError(f"{source.uri}: {error}") from error
+    properties = tuple(
+        {
+            "label-value": number,
+            "annotation_id": entry.get("id"),
+            "category_id": entry.get("category_id"),
+            "category": entry.get("category"),
+        }
+        for number, entry in enumerate(objects, start=1)
+    )
+    planes = {source.name: replace(plane, properties=properties)}
+    if source.has_valid:
+        planes[f"{source.name}-valid"] = LabelPlane(valid | (plane.pixels > 0), "binary")
+    return planes
 
 
 def merge_objects(shape: Sequence[int], objects: Iterable[tuple[slice, slice, np.ndarray]]) -> LabelPlane:

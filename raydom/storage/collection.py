@@ -22,7 +22,7 @@ import zarr
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.tables import read_table, write_table
-from raydom.storage.zarr_images import check_inside, open_array, read_multiscale
+from raydom.storage.zarr_images import check_inside, open_array, read_multiscale, read_properties
 from raydom.types import PERCENTILE_LEVELS, ImageRecord, ImageStatistics, Region
 
 MANIFEST = "images.parquet"
@@ -147,6 +147,7 @@ class LabelImage:
 
     def __init__(self, image: Image, name: str) -> None:
         self.name = name
+        self._image_uri = image.uri
         self.uri = files.join(image.uri, "labels", name)
         kinds = dict(zip(image.record.labels, image.record.label_kinds, strict=False))
         self.kind = kinds.get(name)
@@ -167,6 +168,10 @@ class LabelImage:
     @property
     def spatial_shape(self) -> tuple[int, ...]:
         return self._levels.shape(0)
+
+    def properties(self) -> list[dict[str, Any]]:
+        """What is known of the objects, such as their ``category``, under their number as ``label-value``."""
+        return read_properties(self._image_uri, self.name)
 
     def numpy(self, region: RegionLike = None, level: int = 0) -> np.ndarray:
         """The labels of a region, axes ``yx``."""

@@ -115,19 +115,26 @@ def create_labels(
     shard_px: int = 1024,
     chunk_px: int = 256,
     num_levels: int | None = None,
+    properties: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[zarr.Array, ...]:
     """Add an empty label, axes ``yx``, to the image at ``uri``; a label of the same name is replaced.
 
     The list of labels is read, extended and written: add the labels of one image from one process.
+
+    Args:
+        properties: What is known of the objects; each has the number of its object as ``label-value``.
     """
     if not files.exists(files.join(uri, "zarr.json")):
         raise DataError(f"{uri}: no OME-Zarr 0.5 image that labels could be added to.")
     levels = _level_shapes(shape, num_levels)
+    image_label: dict[str, Any] = {"version": "0.5", "source": {"image": "../../"}}
+    if properties:
+        image_label["properties"] = [dict(entry) for entry in properties]
     attributes = {
         "ome": {
             "version": "0.5",
             "multiscales": [_multiscales(label, "yx", len(levels), pixel_size_um, "nearest")],
-            "image-label": {"version": "0.5", "source": {"image": "../../"}},
+            "image-label": image_label,
         }
     }
     names = list_labels(uri)
@@ -253,6 +260,13 @@ def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
     sides = (sizes[0] * lengths[0], sizes[1] * lengths[1]) if lengths[0] and lengths[1] else None
     names = () if group_path else list_labels(uri)
     return Multiscale("".join(axes), paths, sides, channels, names)
+
+
+def read_properties(uri: str, label: str) -> list[dict[str, Any]]:
+    """What is known of the objects of a label, each with its number as ``label-value``; [] if nothing is."""
+    attributes = dict(_open_group(uri, f"labels/{label}").attrs)
+    image_label = attributes.get("ome", attributes).get("image-label", {})
+    return [dict(entry) for entry in image_label.get("properties", ())]
 
 
 def list_labels(uri: str) -> tuple[str, ...]:

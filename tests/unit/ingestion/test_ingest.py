@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import zarr
 from ome_zarr_models.v05.image import Image as OmeImage
+from ome_zarr_models.v05.image_label import ImageLabel as OmeLabel
 from PIL import Image
 
 import raydom.ingestion.run as run_module
@@ -361,3 +362,49 @@ def test_folders_of_masks_may_carry_the_name_of_their_image(tmp_path: Path) -> N
     labels = open_collection(str(tmp_path / "out"))["a"].labels()
     np.testing.assert_array_equal(labels.numpy(), np.eye(3, 5))
     assert labels.kind == "instance"
+
+
+def test_coco_annotations_become_instances_with_their_categories(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"images/{name}.png", 4, 6)
+    square = {"id": 7, "image_id": 1, "category_id": 3, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]], "iscrowd": 0}
+    runs = {"id": 8, "image_id": 1, "category_id": 5, "segmentation": {"size": [4, 6], "counts": [4, 4, 16]}}
+    crowd = {"id": 9, "image_id": 2, "iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [0, 12, 12]}}
+    lost = {"id": 10, "image_id": 3, "segmentation": [[0, 0, 1]]}
+    images = [
+        {"id": number, "file_name": f"train/{name}.tif", "height": 4, "width": 6}
+        for number, name in enumerate("abc", 1)
+    ]
+    categories = [{"id": 3, "name": "tumour"}, {"id": 5, "name": "immune"}]
+    content = {"images": images, "annotations": [square, runs, crowd, lost], "categories": categories}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    report = run(tmp_path, "images", labels=("cells=truth.json",))
+    assert report.ingested == ("a", "b")
+    assert "annotation 10" in report.refused[0].error
+    assert report.refused[0].label_file == str(tmp_path / "truth.json")
+    assert "overlap in 2 px of 1 images" in report.warnings[0]
+    one, two = open_collection(str(tmp_path / "out"))
+    labels = one.labels("cells")
+    np.testing.assert_array_equal(
+        labels.numpy(), [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0]]
+    )
+    assert [(entry["label-value"], entry["category"], entry["annotation_id"]) for entry in labels.properties()] == [
+        (1, "tumour", 7),
+        (2, "immune", 8),
+    ]
+    assert one.labels("cells-valid").numpy().all()
+    np.testing.assert_array_equal(two.labels("cells-valid").numpy(), [[0, 0, 0, 1, 1, 1]] * 4)
+    assert (two.labels("cells").kind, two.labels("cells").numpy().any(), two.labels("cells").properties()) == (
+        "instance", False, []
+    )  # fmt: skip
+    OmeImage.from_zarr(zarr.open_group(one.uri, mode="r"))
+    OmeLabel.from_zarr(zarr.open_group(labels.uri, mode="r"))
+    square["segmentation"], lost["segmentation"] = [[0, 0, 1, 0, 1, 1, 0, 1]], [[0, 0, 1, 0, 1, 1]]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    report = run(tmp_path, "images", labels=("cells=truth.json",))
+    assert (report.ingested, report.skipped) == (("a", "c"), ("b",))  # only what changed
+    images[0]["height"] = 5
+    runs["segmentation"] = [[0, 0, 1, 0, 1, 1, 0, 1]]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (refusal,) = run(tmp_path, "images", labels=("cells=truth.json",)).refused
+    assert "the label is 5 x 6 px" in refusal.error
