@@ -441,6 +441,12 @@ class IngestConfig:
     folders (ID/masks or masks/ID) reads a mask an object from each. A JSON file has annotations as COCO's."""
     invert_labels: bool = False
     """Swap the two values of binary labels."""
+    ignore_value: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=N (or N, for the label called label): pixels of this value do not count. They become 0, and a further label
+    NAME-valid is 0 there and 1 elsewhere, for --mask of train and evaluate."""
+    boundary_from_instances: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=PX (or PX, for the label called label): a further label NAME-boundary is 1 within PX of pixels of another
+    object, or of background."""
     domain: str | None = None
     """Domain of these images."""
     split: str | None = None
@@ -476,6 +482,12 @@ class IngestConfig:
         _require(
             self.num_threads is None or self.num_threads >= 1, f"num_threads must be >= 1; got {self.num_threads}."
         )
+        ignored, boundaries = self.ignored_values(), self.boundary_widths_px()
+        _require(all(width >= 1 for width in boundaries.values()), f"boundaries are at least 1 px; got {boundaries}.")
+        _require(
+            not (self.index_only and (ignored or boundaries)),
+            "with index_only nothing is written; leave out ignore_value and boundary_from_instances.",
+        )
         _require(
             not (self.index_only and (self.labels or self.invert_labels)),
             "with index_only the labels are those inside the OME-Zarr images; leave out labels and invert_labels.",
@@ -484,6 +496,27 @@ class IngestConfig:
             re.compile(self.group or "")
         except re.error as error:
             raise ConfigError(f"group is no regular expression: {self.group!r} ({error}).") from error
+
+    def ignored_values(self) -> dict[str, int]:
+        """By label name, the value that does not count."""
+        return {name: int(value) for name, value in _named_numbers("ignore_value", self.ignore_value).items()}
+
+    def boundary_widths_px(self) -> dict[str, float]:
+        """By label name, how far a boundary reaches on either side, px."""
+        return _named_numbers("boundary_from_instances", self.boundary_from_instances)
+
+
+def _named_numbers(option: str, entries: tuple[str, ...]) -> dict[str, float]:
+    """``NAME=NUMBER`` by name; without a name, it is that of the label called ``label``."""
+    found: dict[str, float] = {}
+    for entry in entries:
+        name, _, number = entry.rpartition("=")
+        name = name or "label"
+        _require(bool(re.fullmatch(r"-?\d+(\.\d+)?", number)), f"{option} is NAME=NUMBER or a number; got {entry!r}.")
+        _require(option != "ignore_value" or "." not in number, f"ignore_value is a whole number; got {entry!r}.")
+        _require(name not in found, f"{option} is given twice for label {name}.")
+        found[name] = float(number)
+    return found
 
 
 # ------------------------------------------------------------------------------------------ reading, writing, hashing

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raydom.config import IngestConfig
 from raydom.errors import ConfigError
@@ -39,7 +39,11 @@ class LabelSource:
     annotations: str | None = None
     """What a file of annotations, which is that of many images, says of this one."""
     has_valid: bool = False
-    """Whether it gives a second label, ``NAME-valid``: 0 where the first does not count."""
+    """Whether it gives a further label, ``NAME-valid``: 0 where the first does not count."""
+    boundary_px: float | None = None
+    """Whether it gives a further label, ``NAME-boundary``, and how far that reaches from the boundaries."""
+    ignore_value: int | None = None
+    """Value of the pixels that do not count."""
 
     @property
     def one_mask_per_object(self) -> bool:
@@ -48,7 +52,8 @@ class LabelSource:
     @property
     def label_names(self) -> tuple[str, ...]:
         """Of all the labels that it gives."""
-        return (self.name, f"{self.name}-valid") if self.has_valid else (self.name,)
+        endings = ["-valid"] * self.has_valid + ["-boundary"] * (self.boundary_px is not None)
+        return (self.name, *(self.name + ending for ending in endings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,8 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
     if not by_id:
         raise ConfigError(f"no image files in {', '.join(config.source)}; readable are {', '.join(SUFFIXES)}.")
     pairs, told = pair_label_sets(by_id, label_sets)
+    pairs = {image_id: tuple(_refined(label, config) for label in labels) for image_id, labels in pairs.items()}
+    _check_label_names(config, label_sets)
     existing: dict[str, list[ImageRecord]] = defaultdict(list)
     for record in records:
         for key in {record.image_id, PLANE.sub("", record.image_id)}:
@@ -252,6 +259,32 @@ def _label_stem(uri: str, image_ids: Container[str]) -> str:
         return safe_id(uri)
     own, outer = (re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in (_name(uri), _name(_parent(uri))))
     return own if own in image_ids else outer
+
+
+def _refined(label: LabelSource, config: IngestConfig) -> LabelSource:
+    """The label with what the configuration says of labels of its name."""
+    ignore_value = config.ignored_values().get(label.name)
+    return replace(
+        label,
+        ignore_value=ignore_value,
+        has_valid=label.has_valid or ignore_value is not None,
+        boundary_px=config.boundary_widths_px().get(label.name),
+    )
+
+
+def _check_label_names(config: IngestConfig, label_sets: Mapping[str, Sequence[str]]) -> None:
+    for option, named in (
+        ("--ignore-value", config.ignored_values()),
+        ("--boundary-from-instances", config.boundary_widths_px()),
+    ):
+        unknown = sorted(set(named) - set(label_sets))
+        if unknown:
+            there = f"there is {', '.join(label_sets)}" if label_sets else "no --labels are given"
+            raise ConfigError(f"{option} is for label {', '.join(unknown)}, but {there}; give {option} NAME=NUMBER.")
+    for name in label_sets:
+        for ending in ("-valid", "-boundary"):
+            if name + ending in label_sets:
+                raise ConfigError(f"label {name + ending} may be made from label {name}; choose another name.")
 
 
 def pair_stems(images: Sequence[str], labels: Sequence[str], name: str) -> dict[str, str]:

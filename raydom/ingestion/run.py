@@ -238,8 +238,13 @@ def _copied_label(stack: contextlib.ExitStack, label: LabelSource) -> tuple[Path
 def _content_hash(task: IngestTask, source: Path, labels: Labels) -> str:
     """Of the bytes of the files, and of the settings that change what is stored."""
     config = task.config
-    settings = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
+    settings: list[Any] = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
     settings += [config.axes] if config.axes is not None else []
+    settings += [
+        [*label.label_names, label.ignore_value, label.boundary_px]
+        for label, _ in labels
+        if label.label_names != (label.name,)
+    ]
     digest = hashlib.sha256(json.dumps(settings).encode())
     ordered = sorted((label.name, label.uri, paths, label.annotations) for label, paths in labels)
     for name, uri, paths, text in [("", task.source, (source,), None), *ordered]:

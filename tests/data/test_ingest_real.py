@@ -163,3 +163,28 @@ def test_dsb_layout_with_a_mask_a_nucleus(data_dir: Path, tmp_path: Path) -> Non
         assert labels.max() == len(masks)
         for number in (1, len(masks)):
             np.testing.assert_array_equal(labels == number, np.asarray(Image.open(masks[number - 1])) > 0)
+
+
+def test_neurons_become_membranes_where_two_meet(data_dir: Path, tmp_path: Path) -> None:
+    gala = data_dir / "fibsem_gala"
+    for name, file in (("v.h5", "train-image.h5"), ("v-neurons.h5", "train-gt.lzf.h5"), ("v-p.h5", "train-p1.lzf.h5")):
+        (tmp_path / name).symlink_to(gala / file)
+    config = IngestConfig(
+        source=(f"{tmp_path}/v.h5",),
+        out=str(tmp_path / "out"),
+        labels=(f"neurons={tmp_path}/v-neurons.h5",),
+        ignore_value=("neurons=0",),
+        boundary_from_instances=("neurons=2",),
+    )
+    assert not ingest(config).refused
+    membrane, elsewhere = [], []
+    for image, probability in zip(
+        open_collection(str(tmp_path / "out")), read_pictures(f"{tmp_path}/v-p.h5"), strict=True
+    ):
+        boundary = image.labels("neurons-boundary").numpy() > 0
+        counted = image.labels("neurons-valid").numpy() > 0
+        np.testing.assert_array_equal(counted, image.labels("neurons").numpy() > 0)
+        membrane.append(probability.pixels[0][boundary & counted])
+        elsewhere.append(probability.pixels[0][~boundary & counted])
+    # The authors' classifier, which knows nothing of our boundaries, sees membranes there.
+    assert np.concatenate(membrane).mean() > 3 * np.concatenate(elsewhere).mean()

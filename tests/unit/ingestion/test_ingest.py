@@ -298,6 +298,10 @@ def test_impossible_configurations_are_refused_where_they_are_made() -> None:
         ({"pages": "slices"}, "planes or channels"),
         ({"pixel_size_um": 0.0}, "must be > 0"),
         ({"group": "("}, "no regular expression"),
+        ({"axes": "zy"}, "axes must be y, x"),
+        ({"ignore_value": ("a=b",)}, "NAME=NUMBER"),
+        ({"ignore_value": ("1", "label=2")}, "twice for label label"),
+        ({"boundary_from_instances": ("a=0",)}, "at least 1 px"),
         ({"index_only": True, "labels": ("a",)}, "index_only"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -408,3 +412,24 @@ def test_coco_annotations_become_instances_with_their_categories(tmp_path: Path)
     (tmp_path / "truth.json").write_text(json.dumps(content))
     (refusal,) = run(tmp_path, "images", labels=("cells=truth.json",)).refused
     assert "the label is 5 x 6 px" in refusal.error
+
+
+def test_pixels_of_the_ignored_value_do_not_count_and_instances_have_boundaries(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 4, 6)
+    instances = np.repeat(np.array([[9, 9, 9, 255, 4, 4]], np.uint8), 4, axis=0)
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(instances).save(tmp_path / "labels/a.png")
+    assert run(tmp_path, "images", labels=("n=labels",)).ingested == ("a",)
+    options = {"labels": ("n=labels",), "ignore_value": ("n=255",), "boundary_from_instances": ("n=2",)}
+    assert run(tmp_path, "images", **options).ingested == ("a",)
+    image = open_collection(str(tmp_path / "out"))["a"]
+    assert image.record.labels == ("n", "n-valid", "n-boundary")
+    assert image.record.label_kinds == ("instance", "binary", "binary")
+    assert image.labels("n").numpy()[0].tolist() == [9, 9, 9, 0, 4, 4]
+    assert image.labels("n-valid").numpy()[0].tolist() == [1, 1, 1, 0, 1, 1]
+    assert image.labels("n-boundary").numpy()[0].tolist() == [0, 0, 1, 1, 1, 0]
+    assert run(tmp_path, "images", **options).skipped == ("a",)
+    with pytest.raises(ConfigError, match=r"--ignore-value is for label label, but there is n; give --ignore-value N"):
+        run(tmp_path, "images", labels=("n=labels",), ignore_value=("255",))
+    with pytest.raises(ConfigError, match="n-valid may be made from label n"):
+        run(tmp_path, "images", labels=("n=labels", "n-valid=labels"))
