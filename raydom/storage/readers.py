@@ -1,4 +1,4 @@
-"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2 and HDF5.
+"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI and LIF.
 
 The format is told by the first bytes, not by the name. Every file is read strictly: what is truncated, corrupt or
 ambiguous is refused, also where the libraries underneath would only log it, or fill the gap with zeros.
@@ -27,10 +27,10 @@ from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.pictures import Picture, ReadOptions, check_size, default_channels, lengths_um, plane_name
 
-SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2", ".h5", ".hdf5", ".hdf")
+SUFFIXES = (
+    ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2", ".h5", ".hdf5", ".hdf", ".czi", ".lif",
+)  # fmt: skip
 """Endings of the names of files that can be read."""
-EXTRAS = {".czi": "CZI", ".lif": "LIF"}
-"""Image formats that are known but not read."""
 HAVE_PARTS = ("HDF5",)
 """Kinds of files that hold several arrays, each with a name."""
 
@@ -111,12 +111,17 @@ def _reader_of(path: Path) -> tuple[str, Any]:
         return "HDF5", read_hdf5
     if head[:4] == b"\xda\xce\xbe\x0a" or head[4:8] == b"jP  ":
         return "ND2", _read_nd2
-    known = EXTRAS.get(path.suffix.lower())
-    if known:
-        raise DataError(f"{known} files are not supported; export the image as TIFF.")
+    if head[:10] == b"ZISRAWFILE":
+        from raydom.storage.vendors import read_czi
+
+        return "CZI", read_czi
+    if head[:4] == b"\x70\0\0\0" and head[8:9] == b"\x2a":
+        from raydom.storage.vendors import read_lif
+
+        return "LIF", read_lif
     raise DataError(
-        f"neither TIFF, PNG, JPEG, GIF, ND2 nor HDF5 (begins with {head[:8].hex(' ')}): of an unsupported type, or "
-        "corrupt."
+        f"neither TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI nor LIF (begins with {head[:8].hex(' ')}): of an "
+        "unsupported type, or corrupt."
     )
 
 
