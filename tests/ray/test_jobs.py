@@ -36,7 +36,10 @@ def cluster(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     command = [RAY, "start", "--head", "--block", f"--port={_free_port()}", f"--dashboard-port={dashboard}"]
-    command += [f"--ray-client-server-port={_free_port()}", f"--temp-dir={folder}", "--num-cpus=2"]
+    # Every port of its own: another Ray (the tests' shared one) may be on this machine.
+    own = ("ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
+    command += [f"--{name}={_free_port()}" for name in own]
+    command += [f"--temp-dir={folder}", "--num-cpus=2"]
     command += ["--object-store-memory=100000000", "--disable-usage-stats"]
     log = (folder / "start.log").open("wb")
     head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
