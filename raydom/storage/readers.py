@@ -17,6 +17,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -239,40 +240,60 @@ def _read_tiff(path: Path, options: ReadOptions) -> Iterator[Picture]:
     import tifffile
 
     with _complaints("tifffile") as complaints, tifffile.TiffFile(path) as tiff:
-        series = _only_series(tiff)
-        _check_stored(series, path)
+        positions = _positions(tiff)
+        for series in positions:
+            _check_stored(series, path)
         _check_last_directory(tiff)
-        shape, axes = tuple(series.shape), str(series.axes)
-        if "X" not in axes or "Y" not in axes or series.dtype.kind not in "buif":
-            raise DataError(f"axes {axes} of shape {shape} and dtype {series.dtype} are no image.")
-        size = series.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        pixels = series.asarray(out="memmap") if size > MAP_BYTES else series.asarray()
-        _refuse(complaints)
-        pixels = pixels.reshape(shape)
-        if options.pages == "channels" and "C" not in axes:
-            unnamed = [axis for axis in axes if axis in "IQ"]
-            axes = axes.replace(unnamed[0], "C") if len(unnamed) == 1 else axes
-        page, sides = series.keyframe, _tiff_pixel_sides(tiff, series.keyframe)
-        names = _tiff_channel_names(tiff)
-        others = [axis for axis in axes if axis not in "CSYX"]
-        order = [axes.index(axis) for axis in (*others, *(a for a in "CSYX" if a in axes))]
-        pixels = pixels.transpose(order)
-        stacked = pixels.shape[: len(others)]
-        for index in np.ndindex(*stacked):
-            picture = _tiff_plane(np.asarray(pixels[index]), axes, page, names, options.as_labels)
-            plane = plane_name(others, stacked, index)
-            yield Picture(picture.pixels, picture.channels, sides, plane, picture.notes)
+        for number, series in enumerate(positions):
+            prefix = plane_name("p", [len(positions)], [number])
+            pixels = _series_pixels(series)
+            _refuse(complaints)
+            for picture in _series_pictures(tiff, number, series, pixels, options):
+                yield replace(picture, plane=prefix + picture.plane)
 
 
-def _only_series(tiff: Any) -> Any:
-    """The one image of a TIFF file, without its thumbnails."""
+def _positions(tiff: Any) -> list[Any]:
+    """The images of a TIFF file without thumbnails: one, or several if it is an OME-TIFF, which says what they are."""
     series = [one for one in tiff.series if not one.keyframe.is_reduced]
     if not series:
         raise DataError("the TIFF file holds no image.")
-    if len(series) > 1:
+    if len(series) > 1 and not tiff.is_ome:
         shapes = ", ".join("x".join(str(size) for size in one.shape) for one in series[:5])
         raise DataError(f"holds {len(series)} images ({shapes}); export them as single files.")
-    return series[0]
+    if len(series) > 1:
+        listed = len(_ome_images(tiff.ome_metadata))
+        if listed != len(series):
+            raise DataError(f"{len(series)} of the {listed} images that its OME metadata lists are in the file.")
+    return series
+
+
+def _series_pixels(series: Any) -> np.ndarray:
+    shape, axes = tuple(series.shape), str(series.axes)
+    if "X" not in axes or "Y" not in axes or series.dtype.kind not in "buif":
+        raise DataError(f"axes {axes} of shape {shape} and dtype {series.dtype} are no image.")
+    size = series.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    pixels = series.asarray(out="memmap") if size > MAP_BYTES else series.asarray()
+    return pixels.reshape(shape)
+
+
+def _series_pictures(
+    tiff: Any, number: int, series: Any, pixels: np.ndarray, options: ReadOptions
+) -> Iterator[Picture]:
+    """The planes of one image, the ``number``-th of the file."""
+    axes = str(series.axes)
+    if options.pages == "channels" and "C" not in axes:
+        unnamed = [axis for axis in axes if axis in "IQ"]
+        axes = axes.replace(unnamed[0], "C") if len(unnamed) == 1 else axes
+    page, sides = series.keyframe, _tiff_pixel_sides(tiff, series.keyframe, number)
+    names = _tiff_channel_names(tiff, number)
+    others = [axis for axis in axes if axis not in "CSYX"]
+    order = [axes.index(axis) for axis in (*others, *(a for a in "CSYX" if a in axes))]
+    pixels = pixels.transpose(order)
+    stacked = pixels.shape[: len(others)]
+    for index in np.ndindex(*stacked):
+        picture = _tiff_plane(np.asarray(pixels[index]), axes, page, names, options.as_labels)
+        plane = plane_name(others, stacked, index)
+        yield Picture(picture.pixels, picture.channels, sides, plane, picture.notes)
 
 
 def _check_stored(series: Any, path: Path) -> None:
@@ -334,12 +355,11 @@ def _tiff_plane(pixels: np.ndarray, axes: str, page: Any, names: tuple[str, ...]
     return Picture(np.ascontiguousarray(samples), channels, None)
 
 
-def _tiff_channel_names(tiff: Any) -> tuple[str, ...]:
+def _tiff_channel_names(tiff: Any, number: int) -> tuple[str, ...]:
     names: list[Any] = []
     if tiff.is_ome:
-        names = [
-            element.get("Name") or element.get("ID", "") for element in _ome_elements(tiff.ome_metadata, "Channel")
-        ]
+        channels = _ome_elements(tiff.ome_metadata, number, "Channel")
+        names = [channel.get("Name") or channel.get("ID", "") for channel in channels]
     elif tiff.is_imagej:
         labels = (tiff.imagej_metadata or {}).get("Labels", ())
         names = list(labels) if isinstance(labels, list | tuple) else [labels]
@@ -347,10 +367,10 @@ def _tiff_channel_names(tiff: Any) -> tuple[str, ...]:
     return cleaned if all(cleaned) and len(set(cleaned)) == len(cleaned) else ()
 
 
-def _tiff_pixel_sides(tiff: Any, page: Any) -> tuple[float, float] | None:
+def _tiff_pixel_sides(tiff: Any, page: Any, number: int) -> tuple[float, float] | None:
     """From OME or ImageJ metadata, or from the resolution of the page if that has a unit; else None."""
     if tiff.is_ome:
-        for pixels in _ome_elements(tiff.ome_metadata, "Pixels"):
+        for pixels in _ome_elements(tiff.ome_metadata, number, "Pixels"):
             sizes = [float(pixels.get(f"PhysicalSize{axis}") or 0) for axis in "YX"]
             units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"]
             return lengths_um(sizes, units)
@@ -374,13 +394,17 @@ def _ratio(value: Any) -> float:
         return float(value)
 
 
-def _ome_elements(xml: str | None, name: str) -> Iterator[ElementTree.Element]:
-    """The elements of that name inside the first image of an OME-XML."""
+def _ome_images(xml: str | None) -> list[ElementTree.Element]:
     root = ElementTree.fromstring(xml or "<OME/>")
-    images = [element for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "Image"]
-    for element in images[0].iter() if images else ():
-        if element.tag.rsplit("}", 1)[-1] == name:
-            yield element
+    return [element for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "Image"]
+
+
+def _ome_elements(xml: str | None, number: int, name: str) -> Iterator[ElementTree.Element]:
+    """The elements of that name inside one image of an OME-XML."""
+    for image in _ome_images(xml)[number : number + 1]:
+        for element in image.iter():
+            if element.tag.rsplit("}", 1)[-1] == name:
+                yield element
 
 
 @contextlib.contextmanager

@@ -90,6 +90,33 @@ def test_ome_tiff_tells_channels_pixel_size_and_planes(tmp_path: Path) -> None:
         read_image(str(path))
 
 
+def test_each_position_of_an_ome_tiff_is_an_image_with_its_own_metadata(tmp_path: Path) -> None:
+    path, stack = tmp_path / "a.ome.tif", np.stack([WIDE, WIDE // 2, WIDE // 3])
+
+    def metadata(axes: str, size: float, *names: str) -> dict:
+        sizes = {f"PhysicalSize{axis}{unit}": "µm" if unit else size for axis in "XY" for unit in ("", "Unit")}
+        return {"axes": axes, "Channel": {"Name": list(names)}, **sizes}
+
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(stack[:2], metadata=metadata("CYX", 0.5, "DAPI", "GFP"))
+        writer.write(stack[:, :5], metadata=metadata("ZYX", 0.25, "DAPI"))
+    first, *others = read_pictures(str(path))
+    np.testing.assert_array_equal(first.pixels, stack[:2])
+    assert (first.plane, first.channels, first.pixel_size_um) == ("_p000", ("DAPI", "GFP"), 0.5)
+    assert [picture.plane for picture in others] == ["_p001_z000", "_p001_z001", "_p001_z002"]
+    np.testing.assert_array_equal(others[2].pixels, stack[2:, :5])
+    assert (others[2].channels, others[2].pixel_size_um) == (("DAPI",), 0.25)
+
+
+@pytest.mark.parametrize("ome", [True, False])
+def test_big_tiff_is_read_like_any(tmp_path: Path, ome: bool) -> None:
+    path = tmp_path / "a.btf"
+    with tifffile.TiffWriter(path, bigtiff=True, ome=ome) as writer:
+        writer.write(np.stack([WIDE, WIDE // 2]), tile=(16, 16), compression="zlib", metadata={"axes": "ZYX"})
+    assert path.read_bytes()[2] == 43
+    np.testing.assert_array_equal([picture.pixels[0] for picture in read_pictures(str(path))], [WIDE, WIDE // 2])
+
+
 def test_imagej_tiff_tells_its_unit_or_nothing(tmp_path: Path) -> None:
     for unit, expected in (("um", 0.5), ("pixel", None)):
         path = tmp_path / f"{unit}.tif"
