@@ -20,8 +20,7 @@ def _extra(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"{extra.upper()} files need the package {module}: pip install 'raydom[{extra}]', or export the image as "
-            "TIFF."
+            f"{extra.upper()} files need the extra {extra} of raydom (pip install {module}), or export TIFF."
         ) from error
 
 

@@ -18,7 +18,7 @@ def test_without_the_extra_a_file_is_refused_naming_it(
     path = tmp_path / f"a.{kind}"
     path.write_bytes(HEADS[kind])
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DataError, match=rf"a\.{kind}: .*need the package {package}: pip install 'raydom\[{kind}\]'"):
+    with pytest.raises(DataError, match=rf"a\.{kind}: .*need the extra {kind} of raydom .pip install {package}."):
         read_image(str(path))
 
 
