@@ -391,7 +391,7 @@ class DemoConfig:
 
     out: str = "raydom-demo"
     """Folder for everything that the demo makes; made anew."""
-    steps: int = 250
+    steps: int = 200
     """Training steps."""
     nst: NstConfig = field(default_factory=lambda: NstConfig(features="squeezenet1_1"))
     run: RunConfig = field(default_factory=RunConfig)
