@@ -3,7 +3,7 @@
 For each pair, seed and direction: a U-Net trained on the source, the comparison of style methods on held-out target
 images, and a U-Net trained on other target images (the ceiling). Images for training, style and scoring are disjoint.
 
-    RAYDOM_DATA=... RAYDOM_WEIGHTS=.../squeezenet1_1-imagenet-fp16.safetensors \
+    RAYDOM_DATA=... RAYDOM_WEIGHTS=... \
         uv run python benchmarks/adaptation.py --out benchmarks/results --pairs drive-chase isbi-vnc --seeds 0 1 2
 
 Rows are appended to OUT/adaptation.parquet; rows that are there already are skipped, so a table grows over several
@@ -172,7 +172,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--plain", action="store_true", help="train the source models without intensity augmentation")
     options = parser.parse_args()
-    data, weights = Path(os.environ["RAYDOM_DATA"]), os.environ["RAYDOM_WEIGHTS"]
+    data = Path(os.environ["RAYDOM_DATA"])
+    weights = str(next(Path(os.environ["RAYDOM_WEIGHTS"]).glob("squeezenet1_1*.safetensors")))
     nsts = {
         "nst": NstConfig(features="squeezenet1_1", weights=weights),
     }
