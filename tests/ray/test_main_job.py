@@ -36,7 +36,7 @@ def test_from_files_to_a_table_by_the_command_line(ray_session, domains, capsys)
     scores = {row["scope"]: row for row in pq.read_table(f"{labels}/evaluation.parquet").to_pylist()}
     assert scores["pooled"]["f1"] > 0.5
     stylised = str(domains / "stylised")
-    run("stylize", "--collection", target, "--out", stylised, *common)
+    run("stylize", "--collection", target, "--out", stylised, *common, "--serial")
     one = open_collection(source)["source_00"].statistics
     assert np.allclose(open_collection(stylised)["target_00"].statistics.mean, one.mean, atol=4)
     table = domains / "table"
