@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,7 +42,7 @@ class Phase:
     """Losses of a batch, scalars by name, weights applied."""
 
 
-class Algorithm:
+class Algorithm(ABC):
     """A training algorithm: one short file with its phases. This class holds what most of them share."""
 
     modules: Mapping[str, nn.Module]
@@ -53,9 +54,9 @@ class Algorithm:
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of Adam's moments."""
 
+    @abstractmethod
     def phases(self, step: int, num_steps: int) -> Sequence[Phase]:
         """The phases of a step, in order. The step (0 is the first) is for schedules and for phases that rest."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """What must outlive a restart beside the modules, such as image pools: tensors and plain values, per rank."""
