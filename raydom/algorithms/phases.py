@@ -62,5 +62,5 @@ class Algorithm(ABC):
         """What must outlive a restart beside the modules, such as image pools: tensors and plain values, per rank."""
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - most have no state
         """Take back what ``state`` gave."""
