@@ -71,7 +71,7 @@ DOMAINS = {
     "chase": Domain(
         "retina_chase_db1/images", "retina_chase_db1/labels",
         ("01L", "01R", "02L", "02R", "03L", "03R"), "retina_chase_db1/images/04L.jpg",
-        ("05L", "06L", "06R", "07L", "07R"), 0.58,  # 03L, 04R and 05R chose the defaults of nst
+        ("05L", "06L", "06R", "07L", "07R"), 0.58,  # 03L, 04L and 05R chose the defaults of nst
     ),
     "isbi": Domain(
         "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(12)), "isbi2012_em/images/13.png",
