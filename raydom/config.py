@@ -264,6 +264,35 @@ class RunConfig:
 # --------------------------------------------------------------------------------------------------------- commands
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on a column of a manifest, such as ``cell_type=A172,BT474`` or ``height>=500``."""
+
+    column: str
+    operator: str
+    """``=`` or ``!=`` (one of the values, none of them), or ``>=``, ``<=``, ``>`` or ``<`` (of numbers)."""
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """The condition that was written so.
+
+        Raises:
+            ConfigError: If it is none.
+        """
+        match = re.fullmatch(r"\s*([^=!<>]+?)\s*(!=|>=|<=|=|>|<)\s*([^=!<>]+?)\s*", text)
+        values = tuple(value.strip() for value in match[3].split(",")) if match else ()
+        if match is None or "" in values or (match[2] not in ("=", "!=") and len(values) > 1):
+            raise ConfigError(
+                f"keep is a condition on a column, such as cell_type=A172,BT474, split!=test or 'height>=500'; "
+                f"got {text!r}."
+            )
+        return cls(match[1], match[2], values)
+
+    def __str__(self) -> str:
+        return f"{self.column}{self.operator}{','.join(self.values)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFilter:
     """Which images of a collection are meant; without a condition, all."""
@@ -274,6 +303,19 @@ class ImageFilter:
     """Only images of this split."""
     group: str | None = None
     """Only images of this group."""
+    keep: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Only images that fulfil this condition on a column of the manifest: COLUMN=VALUE,VALUE, COLUMN!=VALUE, or >=, <=,
+    > and < with a number ('height>=500'; height, width and num_channels are columns as well). Several must all hold. An
+    image without a value fulfils none but !=."""
+
+    def __post_init__(self) -> None:
+        for condition in self.keep:
+            Condition.parse(condition)
+
+    def settings(self) -> dict[str, Any]:
+        """What is asked for, as plain JSON values. None where nothing is: so a run that began before a further
+        condition was known can go on."""
+        return {name: value or None for name, value in to_dict(self).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,6 +495,8 @@ class IngestConfig:
     """Split of these images, such as train, val or test."""
     group: str | None = None
     """Regular expression searched in each file's path: its first group (or the whole match) is the image's group."""
+    column: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=REGEX: a column of the manifest, for --keep: the first group (or the whole match) in each file's path."""
     pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
     """Pixel size, um, instead of the one that the files state."""
     pages: str = "planes"
@@ -492,10 +536,24 @@ class IngestConfig:
             not (self.index_only and (self.labels or self.invert_labels)),
             "with index_only the labels are those inside the OME-Zarr images; leave out labels and invert_labels.",
         )
-        try:
-            re.compile(self.group or "")
-        except re.error as error:
-            raise ConfigError(f"group is no regular expression: {self.group!r} ({error}).") from error
+        for option, pattern in {"group": self.group or "", **self.column_patterns()}.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(f"{option} is no regular expression: {pattern!r} ({error}).") from error
+
+    def column_patterns(self) -> dict[str, str]:
+        """By the name of each further column, the regular expression that gives its values."""
+        found: dict[str, str] = {}
+        for entry in self.column:
+            name, _, pattern = entry.partition("=")
+            _require(
+                bool(re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name) and pattern),
+                f"column is NAME=REGEX, and the name has letters, digits and _ . -; got {entry!r}.",
+            )
+            _require(name not in found, f"column {name} is given twice.")
+            found[name] = pattern
+        return found
 
     def ignored_values(self) -> dict[str, int]:
         """By label name, the value that does not count."""

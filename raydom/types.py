@@ -16,6 +16,10 @@ PERCENTILE_LEVELS = tuple(sorted({*np.linspace(0.0, 100.0, 257).tolist(), 0.1, 9
 because the scale of floating point images must not hang on a single outlier."""
 
 
+Extra = tuple[tuple[str, str | float | bool | None], ...]
+"""Further columns of an image, as (name, value) sorted by name."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
     """A half-open box of pixels, one (start, stop) pair for each spatial axis, in (y, x) or (z, y, x) order."""
@@ -117,6 +121,8 @@ class ImageRecord:
     """Hash of the content of the image (and its labels), so that a change is noticed."""
     label_kinds: tuple[str, ...] = ()
     """For each of ``labels``: ``binary`` (0 and 1) or ``instance`` (a number for each object or class; 0: none)."""
+    extra: Extra = ()
+    """Columns that users added to the manifest, such as the cell type."""
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:

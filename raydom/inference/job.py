@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ class BlockJob:
 
     def chosen_images(self) -> Collection:
         """The images of the collection that this job is for."""
-        wanted = self.images
         collection = open_collection(self.collection)
-        chosen = collection.filter(domain=wanted.domain, split=wanted.split, group=wanted.group)
+        chosen = collection.filter(**asdict(self.images))
         if not len(chosen):
             raise ConfigError(f"{self.collection}: no image is chosen. See raydom info {self.collection}.")
         return chosen
@@ -144,7 +143,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "scale": job.scale,
         "threshold": job.threshold,
         "blocks": to_dict(job.blocks),
-        "images": to_dict(job.images),
+        "images": job.images.settings(),
         "version": BLOCK_VERSION,
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})

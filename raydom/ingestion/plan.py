@@ -15,6 +15,8 @@ from raydom.config import IngestConfig
 from raydom.errors import ConfigError
 from raydom.ingestion.coco import read_coco
 from raydom.storage import files
+from raydom.storage.collection import SCHEMA
+from raydom.storage.columns import COMPUTED
 from raydom.storage.readers import SUFFIXES, split_part
 from raydom.types import ImageRecord
 
@@ -65,6 +67,8 @@ class IngestTask:
     source: str
     labels: tuple[LabelSource, ...]
     group: str | None
+    columns: tuple[tuple[str, str], ...]
+    """Further columns of the manifest, of those that its path tells."""
     config: IngestConfig
     existing: tuple[ImageRecord, ...]
     """Rows of the collection with this id, or the ids of its planes."""
@@ -97,6 +101,10 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
     pairs, told = pair_label_sets(by_id, label_sets)
     pairs = {image_id: tuple(_refined(label, config) for label in labels) for image_id, labels in pairs.items()}
     _check_label_names(config, label_sets)
+    patterns = config.column_patterns()
+    taken = sorted(patterns.keys() & {*SCHEMA.names, *COMPUTED})
+    if taken:
+        raise ConfigError(f"--column {', '.join(taken)}: raydom has a column of that name; choose another name.")
     existing: dict[str, list[ImageRecord]] = defaultdict(list)
     for record in records:
         for key in {record.image_id, PLANE.sub("", record.image_id)}:
@@ -106,15 +114,27 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
             image_id=image_id,
             source=by_id[image_id],
             labels=pairs.get(image_id, ()),
-            group=_group_of(by_id[image_id], config.group),
+            group=_searched(by_id[image_id], config.group),
+            columns=tuple(
+                (name, value)
+                for name, pattern in sorted(patterns.items())
+                if (value := _searched(by_id[image_id], pattern)) is not None
+            ),
             config=config,
             existing=tuple(existing.get(image_id, ())),
         )
         for image_id in sorted(by_id)
     ]
-    ungrouped = sum(task.group is None for task in tasks)
-    if config.group is not None and ungrouped:
-        told.append(f"--group {config.group!r} matches no part of the path of {ungrouped} of {len(tasks)} files.")
+    searched: dict[str, tuple[str, list[str | None]]] = {}
+    if config.group is not None:
+        searched["--group"] = (config.group, [task.group for task in tasks])
+    for name, pattern in patterns.items():
+        searched[f"--column {name}"] = (pattern, [dict(task.columns).get(name) for task in tasks])
+    for option, (pattern, values) in searched.items():
+        if None in values:
+            told.append(
+                f"{option} {pattern!r} matches no part of the path of {values.count(None)} of {len(tasks)} files."
+            )
     return tasks, told
 
 
@@ -323,7 +343,7 @@ def safe_id(uri: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
 
 
-def _group_of(source: str, pattern: str | None) -> str | None:
+def _searched(source: str, pattern: str | None) -> str | None:
     """The first group that takes part in the match (or the whole match) of the pattern in the path."""
     match = re.search(pattern, source) if pattern is not None else None
     if match is None:

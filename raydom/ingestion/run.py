@@ -36,7 +36,7 @@ from raydom.storage.pictures import Picture, default_channels, square_pixel
 from raydom.storage.readers import read_pictures, split_part
 from raydom.storage.tables import write_table
 from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_levels
-from raydom.types import ImageRecord, ImageStatistics
+from raydom.types import Extra, ImageRecord, ImageStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -273,10 +273,16 @@ def _same_content(task: IngestTask, content: str) -> tuple[ImageRecord, ...]:
 
 
 def _relabelled(task: IngestTask, records: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """The rows with the domain, split and group that were asked for now."""
+    """The rows with the domain, split, group and columns that were asked for now."""
     asked = {"domain": task.config.domain, "split": task.config.split, "group": task.group}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    return tuple(replace(record, **changes) for record in records)
+    return tuple(replace(record, **changes, extra=_extra(task, record.image_id)) for record in records)
+
+
+def _extra(task: IngestTask, image_id: str) -> Extra:
+    """What the manifest says of the image already, with the columns that were asked for now."""
+    known = next((record.extra for record in task.existing if record.image_id == image_id), ())
+    return tuple(sorted((dict(known) | dict(task.columns)).items()))
 
 
 def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[Picture, dict[str, LabelPlane]]]:
@@ -348,6 +354,7 @@ def _prepare(task: IngestTask, picture: Picture, planes: dict[str, LabelPlane], 
         source_file=task.source,
         sha256=sha256,
         label_kinds=tuple(plane.kind for plane in planes.values()),
+        extra=_extra(task, image_id),
     )
 
 
@@ -442,6 +449,7 @@ def _index(task: IngestTask) -> IngestOutcome:
         source_file=task.source,
         sha256=content,
         label_kinds=tuple(kinds),
+        extra=_extra(task, task.image_id),
     )
     _check_unclaimed(task, record)
     mine = tuple(record for record in task.existing if record.source_file == task.source)

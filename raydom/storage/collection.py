@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
+from raydom.config import Condition
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.columns import columns_of, extra_columns, extras_of, matching
 from raydom.storage.tables import read_table, write_table
 from raydom.storage.zarr_images import check_inside, open_array, read_multiscale, read_properties
 from raydom.types import PERCENTILE_LEVELS, ImageRecord, ImageStatistics, Region
@@ -221,13 +223,18 @@ class Collection:
         """The manifest as typed rows."""
         return table_to_records(self.table)
 
-    def filter(self, domain: Names = None, split: Names = None, group: Names = None) -> Collection:
+    def filter(
+        self, domain: Names = None, split: Names = None, group: Names = None, keep: str | Sequence[str] = ()
+    ) -> Collection:
         """The images that have one of the given values in each column; None takes all.
 
+        Args:
+            keep: Conditions on any column, all of which must hold, such as ``cell_type=A172`` or ``height>=500``.
+
         Raises:
-            ConfigError: For a value that no image of the whole collection has.
+            ConfigError: For a value that no image of the whole collection has, and an unknown column.
         """
-        keep = np.ones(len(self), dtype=bool)
+        chosen = np.ones(len(self), dtype=bool)
         for column, wanted in (("domain", domain), ("split", split), ("group", group)):
             if wanted is None:
                 continue
@@ -236,8 +243,10 @@ class Collection:
             if names - known:
                 there = f"there is {', '.join(sorted(known)[:20])}" if known else "none is set"
                 raise ConfigError(f"{self.uri}: no image has {column} {', '.join(sorted(names - known))}; {there}.")
-            keep &= np.array([value in names for value in self.table[column].to_pylist()], dtype=bool)
-        return Collection(self.uri, self.table.filter(pa.array(keep)), self._known)
+            chosen &= np.array([value in names for value in self.table[column].to_pylist()], dtype=bool)
+        for condition in (keep,) if isinstance(keep, str) else keep:
+            chosen &= matching(Condition.parse(condition), self.table, self._known, self.uri)
+        return Collection(self.uri, self.table.filter(pa.array(chosen)), self._known)
 
 
 def open_collection(uri: str) -> Collection:
@@ -269,17 +278,24 @@ def write_manifest(uri: str, records: Iterable[ImageRecord]) -> None:
     for one, other in itertools.pairwise(ordered):
         if one.image_id == other.image_id:
             raise DataError(f"{uri}: two images have the id {one.image_id}: {one.source_file} and {other.source_file}.")
-    write_table(files.join(uri, MANIFEST), records_to_table(ordered))
+    write_table(files.join(uri, MANIFEST), records_to_table(ordered, uri))
 
 
-def records_to_table(records: Iterable[ImageRecord]) -> pa.Table:
-    """Records as an Arrow table, the inverse of ``table_to_records``."""
+def records_to_table(records: Sequence[ImageRecord], where: str = "manifest") -> pa.Table:
+    """Records as an Arrow table, the inverse of ``table_to_records``: there each record has every further column.
+
+    Raises:
+        DataError: For a further column that has the name of one of ``SCHEMA``, or values of several kinds.
+    """
     rows = [
         {name: getattr(record, name) for name in _FACTS}
         | {name: getattr(record.statistics, name) for name in _STATISTICS}
         for record in records
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    for name, values in columns_of([record.extra for record in records], SCHEMA.names, where).items():
+        table = table.append_column(name, values)
+    return table
 
 
 def table_to_records(table: pa.Table) -> tuple[ImageRecord, ...]:
@@ -289,10 +305,10 @@ def table_to_records(table: pa.Table) -> tuple[ImageRecord, ...]:
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
     records = []
-    for row in table.to_pylist():
+    for row, extra in zip(table.select(SCHEMA.names).to_pylist(), extras_of(table, SCHEMA.names), strict=True):
         facts = {name: tuples(row[name]) for name in _FACTS}
         statistics = ImageStatistics(**{name: tuples(row[name]) for name in _STATISTICS})
-        records.append(ImageRecord(**facts, statistics=statistics))
+        records.append(ImageRecord(**facts, statistics=statistics, extra=extra))
     return tuple(records)
 
 
@@ -432,16 +448,20 @@ def _order(table: pa.Table) -> np.ndarray:
 
 
 def _checked(table: pa.Table, where: str) -> pa.Table:
-    """The table with the columns and types of ``SCHEMA``; more columns are kept, after them."""
+    """The table with the columns and types of ``SCHEMA``; further ones are kept, after them.
+
+    Other programs drop the metadata when they write the table anew, so that it is known by its columns.
+    """
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise DataError(f"{where}: not a manifest of raydom; columns {', '.join(missing)} are missing.")
-    metadata = table.schema.metadata or {}
-    levels = json.loads(metadata.get(b"percentile_levels", b"[]"))
+    levels = json.loads((table.schema.metadata or {}).get(b"percentile_levels", json.dumps(PERCENTILE_LEVELS)))
     if len(levels) != len(PERCENTILE_LEVELS) or not all(
         math.isclose(a, b) for a, b in zip(levels, PERCENTILE_LEVELS, strict=True)
     ):
         raise DataError(f"{where}: written by another version of raydom ({len(levels)} percentiles); ingest again.")
-    extra = [name for name in table.column_names if name not in SCHEMA.names]
-    schema = pa.schema([*SCHEMA, *(table.schema.field(name) for name in extra)], metadata=metadata)
-    return table.select(schema.names).cast(schema)
+    extra = extra_columns(table, SCHEMA.names, where)
+    own = table.select(SCHEMA.names).cast(SCHEMA)
+    for name in extra.column_names:
+        own = own.append_column(name, extra[name])
+    return own

@@ -61,6 +61,7 @@ class SupervisedPlan:
         return {
             "algorithm": "supervised",
             **config,
+            "images": self.config.images.settings(),
             "workers": self.run.workers or 1,
             "threads": max(1, int(self.run.cpus_per_worker)),
             "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",

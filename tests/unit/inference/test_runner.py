@@ -211,6 +211,10 @@ def test_other_settings_are_refused_and_a_grown_collection_only_has_its_new_bloc
     _run(job)
     with pytest.raises(ConfigError, match=r"threshold: was None, now 0\.3"):
         _run(dataclasses.replace(job, threshold=0.3))
+    with pytest.raises(ConfigError, match=r"images.keep: was None, now \['height=40'\]"):
+        _run(dataclasses.replace(job, images=ImageFilter(keep=("height=40",))))
+    settings = tmp_path / "o/run/settings.json"  # a run that began before there was --keep goes on
+    settings.write_text(settings.read_text().replace('"keep": null', '"split": null'))
     make_collection("c", images)
     compute, computed = Predictor.compute, []
     monkeypatch.setattr(Predictor, "compute", lambda self, t, i: (computed.append(t.key), compute(self, t, i))[1])
@@ -338,10 +342,11 @@ def test_floating_point_images_take_the_style_s_intensities_as_they_do_in_python
     assert abs(found.mean() - style.mean()) < 0.1
 
 
-def test_stylised_images_keep_their_labels(tmp_path, make_collection):
+def test_stylised_images_keep_their_labels_and_the_columns_of_users(tmp_path, make_collection):
     images = _images(10, (70, 45))
     truth = np.random.default_rng(1).integers(0, 300, (70, 45)).astype(np.uint16)
-    collection = make_collection("c", images, {"img0": truth})
+    extra = (("cell", "A172"), ("passage", 3))
+    collection = make_collection("c", images, {"img0": truth}, extra=extra)
     style = StyleConfig(method="histogram", style=_style_file(tmp_path, 1))
     for size in (32, 128):
         job = BlockJob(
@@ -354,3 +359,4 @@ def test_stylised_images_keep_their_labels(tmp_path, make_collection):
         assert _run(job)[0].ok
         (image,) = open_collection(job.out)
         assert np.array_equal(image.labels().numpy(), truth)
+        assert image.record.extra == extra

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tifffile
@@ -433,3 +434,24 @@ def test_pixels_of_the_ignored_value_do_not_count_and_instances_have_boundaries(
         run(tmp_path, "images", labels=("n=labels",), ignore_value=("255",))
     with pytest.raises(ConfigError, match="n-valid may be made from label n"):
         run(tmp_path, "images", labels=("n=labels", "n-valid=labels"))
+
+
+def test_columns_come_from_the_path_and_survive_a_later_run(tmp_path: Path) -> None:
+    save(tmp_path / "images/A172_p3.png", 9, 11)
+    save(tmp_path / "images/other.png", 9, 11, seed=1)
+    cell = r"cell=/([A-Z]\d+)_"
+    report = run(tmp_path, "images", column=(cell,))
+    assert "matches no part of the path of 1 of 2 files" in report.warnings[0]
+    manifest = tmp_path / "out/images.parquet"
+    table = pq.read_table(manifest)
+    pq.write_table(table.append_column("passage", pa.array([3, 4])), manifest)
+    save(tmp_path / "images/A172_p3.png", 9, 11, seed=2)  # changed: ingested again
+    report = run(tmp_path, "images", column=(r"well=_(p\d)",))
+    assert (report.ingested, report.skipped) == (("A172_p3",), ("other",))
+    extras = {image.image_id: dict(image.record.extra) for image in open_collection(str(tmp_path / "out"))}
+    assert extras == {
+        "A172_p3": {"cell": "A172", "passage": 3, "well": "p3"},
+        "other": {"cell": None, "passage": 4, "well": None},
+    }
+    with pytest.raises(ConfigError, match="--column height: raydom has a column of that name"):
+        run(tmp_path, "images", column=("height=x",))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from raydom.config import from_dict, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.storage.collection import (
+    Collection,
     Image,
     open_collection,
     records_to_table,
@@ -122,6 +125,82 @@ def test_filters_choose_and_unknown_values_are_refused(tmp_path: Path) -> None:
     assert len(chosen.filter(split="test")) == 0
     with pytest.raises(ConfigError, match=r"no image has domain hospitl; there is hospital"):
         collection.filter(domain="hospitl")
+
+
+def test_columns_of_users_stay_in_the_manifest(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    write_manifest(uri, [make_record("a"), make_record("b", extra=(("plate", "7"),)), make_record("c")])
+    path = tmp_path / "images.parquet"
+    frame = pq.read_table(path).to_pandas()  # pandas drops the metadata of the table
+    frame["passage"], frame["fixed"], frame["ratio"] = [3, 4, 5], [True, False, None], [0.5, np.nan, 2.0]
+    frame["when"] = np.array(["2024-05-06", "2024-05-07", "NaT"], "datetime64[ns]")
+    frame["cells"] = frame["plate"].astype("category")
+    frame.iloc[[2, 0, 1]].to_parquet(path)
+    written = open_collection(uri)
+    assert written["b"].record.extra == (
+        ("cells", "7"), ("fixed", False), ("passage", 4), ("plate", "7"), ("ratio", None),
+        ("when", "2024-05-07 00:00:00.000000000"),
+    )  # fmt: skip
+    write_manifest(uri, written.records)
+    again = open_collection(uri)
+    assert again.records == written.records
+    assert again.table.schema.field("passage").type == pa.int64()
+    assert from_dict(ImageRecord, json.loads(json.dumps(to_dict(written.records[1])))) == written.records[1]
+
+
+def test_columns_that_raydom_needs_itself_or_of_mixed_kinds_are_refused(tmp_path: Path) -> None:
+    for name in ("sha256", "height"):
+        with pytest.raises(DataError, match=f"cannot have the name {name}"):
+            write_manifest(str(tmp_path), [make_record("a", extra=((name, "1"),))])
+    with pytest.raises(DataError, match="column x would have numbers and text"):
+        write_manifest(str(tmp_path), [make_record("a", extra=(("x", 1.0),)), make_record("b", extra=(("x", "1"),))])
+
+
+@pytest.mark.parametrize(
+    ("keep", "chosen"),
+    [
+        ("cell=A172", "b"),
+        ("cell = A172, BT474", "bc"),
+        ("cell!=A172", "ac"),  # an image without a value is not A172
+        ("passage>=4", "bc"),
+        ("passage<4", ""),
+        ("passage=4.0", "b"),
+        ("fixed=true", "b"),
+        ("well>=9", "bc"),  # numbers written as text are compared as numbers
+        ("labels=label", "abc"),
+        ("channels!=red", ""),
+        ("height>21", "c"),
+        (("width<=13", "num_channels=3", "cell!=A172"), "a"),
+    ],
+)
+def test_conditions_choose_images_by_any_column(keep: str | tuple[str, ...], chosen: str) -> None:
+    columns: dict[str, dict[str, str | float]] = {
+        "a": {},
+        "b": {"cell": "A172", "passage": 4, "fixed": True, "well": "9"},
+        "c": {"cell": "BT474", "passage": 5, "fixed": False, "well": "10"},
+    }
+    records = [make_record(name, extra=tuple(sorted(extra.items()))) for name, extra in columns.items()]
+    records[2] = dataclasses.replace(records[2], shape=(3, 30, 50))
+    collection = Collection("c", records_to_table(records))
+    assert "".join(image.image_id for image in collection.filter(keep=keep)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("keep", "told"),
+    [
+        ("cel=A172", "no column 'cel' to choose images by; did you mean cell"),
+        ("cell=A127", "no image has cell A127; there is A172"),
+        ("cell>=3", "compares numbers, and 'A172' is none"),
+        ("height>=tall", "compares numbers, and 'tall' is none"),
+        ("height", "keep is a condition"),
+        ("height>3,4", "keep is a condition"),
+        ("mean=3", "no column 'mean'"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(keep: str, told: str) -> None:
+    collection = Collection("c", records_to_table([make_record("a", extra=(("cell", "A172"),))]))
+    with pytest.raises(ConfigError, match=told):
+        collection.filter(keep=keep)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
