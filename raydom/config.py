@@ -504,6 +504,8 @@ class IngestConfig:
     axes: str | None = None
     """A letter an axis of HDF5 datasets, such as zyx or cyx: t, z (an image a plane), c, y and x. Default: what the
     dataset says, else yx, zyx, or yxc if the last axis has at most four entries."""
+    fps: float | None = None
+    """Frames of a video to take a second, chosen by the times at which they are shown. Default: every frame."""
     index_only: bool = False
     """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
     num_threads: int | None = None
@@ -523,6 +525,7 @@ class IngestConfig:
             or (set("yx") <= set(self.axes) <= set("tzcyx") and len(set(self.axes)) == len(self.axes)),
             f"axes must be y, x and some of t, z and c, each once; got {self.axes!r}.",
         )
+        _require(self.fps is None or self.fps > 0, f"fps must be > 0; got {self.fps}.")
         _require(
             self.num_threads is None or self.num_threads >= 1, f"num_threads must be >= 1; got {self.num_threads}."
         )

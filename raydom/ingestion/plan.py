@@ -18,6 +18,7 @@ from raydom.storage import files
 from raydom.storage.collection import SCHEMA
 from raydom.storage.columns import COMPUTED
 from raydom.storage.readers import SUFFIXES, split_part
+from raydom.storage.video import VIDEO_SUFFIXES, is_video_name
 from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,12 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
         by_id[image_id] = source
     if not by_id:
         raise ConfigError(f"no image files in {', '.join(config.source)}; readable are {', '.join(SUFFIXES)}.")
+    others = sum(not is_video_name(source) for source in by_id.values())
+    if config.fps is not None and others == len(by_id):
+        raise ConfigError(f"--fps is for videos ({', '.join(VIDEO_SUFFIXES)}), but none is among the sources.")
     pairs, told = pair_label_sets(by_id, label_sets)
+    if config.fps is not None and others:
+        told.append(f"--fps means nothing for {others} of {len(by_id)} files, which are no videos.")
     pairs = {image_id: tuple(_refined(label, config) for label in labels) for image_id, labels in pairs.items()}
     _check_label_names(config, label_sets)
     patterns = config.column_patterns()

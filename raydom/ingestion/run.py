@@ -35,6 +35,7 @@ from raydom.storage.collection import MANIFEST, Levels, open_collection, write_m
 from raydom.storage.pictures import Picture, default_channels, square_pixel
 from raydom.storage.readers import read_pictures, split_part
 from raydom.storage.tables import write_table
+from raydom.storage.video import is_video_name
 from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_levels
 from raydom.types import Extra, ImageRecord, ImageStatistics
 
@@ -240,6 +241,7 @@ def _content_hash(task: IngestTask, source: Path, labels: Labels) -> str:
     config = task.config
     settings: list[Any] = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
     settings += [config.axes] if config.axes is not None else []
+    settings += [["fps", config.fps]] if config.fps is not None and is_video_name(task.source) else []
     settings += [
         [*label.label_names, label.ignore_value, label.boundary_px]
         for label, _ in labels
@@ -290,7 +292,7 @@ def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[P
     config = task.config
     streams = [(label.uri, label_planes(label, paths, config)) for label, paths in labels]
     number = 0
-    for picture in read_pictures(task.source, pages=config.pages, axes=config.axes, copy=source):
+    for picture in read_pictures(task.source, pages=config.pages, axes=config.axes, fps=config.fps, copy=source):
         planes: dict[str, LabelPlane] = {}
         for uri, stream in streams:
             with _blaming(uri):

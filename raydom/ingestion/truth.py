@@ -71,7 +71,7 @@ def _planes(
         yield _annotated(source, source.annotations)
         return
     (path,) = paths
-    for picture in read_pictures(source.uri, axes=config.axes, as_labels=True, copy=path):
+    for picture in read_pictures(source.uri, axes=config.axes, fps=config.fps, as_labels=True, copy=path):
         pixels, valid = picture.pixels, None
         if source.ignore_value is not None:
             valid = (pixels != source.ignore_value).all(axis=0)

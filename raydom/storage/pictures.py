@@ -31,6 +31,8 @@ class ReadOptions:
     """Read the numbers that stand for objects: the index where a palette has colours."""
     axes: str | None = None
     """A letter an axis of an array, such as ``zyx``; None takes what the file says or leaves no doubt about."""
+    fps: float | None = None
+    """How many frames of a second of a video; None takes every frame."""
     part: str | None = None
     """Which array of a file that holds several, such as ``/volumes/raw``."""
 

@@ -1,4 +1,4 @@
-"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI and LIF.
+"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI, LIF, video.
 
 The format is told by the first bytes, not by the name. Every file is read strictly: what is truncated, corrupt or
 ambiguous is refused, also where the libraries underneath would only log it, or fill the gap with zeros.
@@ -27,9 +27,11 @@ import numpy as np
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.pictures import Picture, ReadOptions, check_size, default_channels, lengths_um, plane_name
+from raydom.storage.video import VIDEO_SUFFIXES, is_video, read_video
 
 SUFFIXES = (
     ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2", ".h5", ".hdf5", ".hdf", ".czi", ".lif",
+    *VIDEO_SUFFIXES,
 )  # fmt: skip
 """Endings of the names of files that can be read."""
 HAVE_PARTS = ("HDF5",)
@@ -54,7 +56,13 @@ def read_image(uri: str) -> Picture:
 
 
 def read_pictures(
-    uri: str, *, pages: str = "planes", axes: str | None = None, as_labels: bool = False, copy: Path | None = None
+    uri: str,
+    *,
+    pages: str = "planes",
+    axes: str | None = None,
+    fps: float | None = None,
+    as_labels: bool = False,
+    copy: Path | None = None,
 ) -> Iterator[Picture]:
     """The pictures of an image file, one at a time.
 
@@ -63,6 +71,7 @@ def read_pictures(
         copy: A local copy of the file, if there is one already.
         pages: What TIFF pages are that do not say so: ``planes`` or ``channels``.
         axes: The axes of an array that does not say so.
+        fps: How many frames of a second of a video; None for all.
         as_labels: Read the numbers that stand for objects: the index where a palette has colours.
 
     Raises:
@@ -71,7 +80,7 @@ def read_pictures(
     """
     kind, path = "an image", copy
     file_uri, part = split_part(uri)
-    options = ReadOptions(pages=pages, axes=axes, as_labels=as_labels, part=part)
+    options = ReadOptions(pages=pages, axes=axes, fps=fps, as_labels=as_labels, part=part)
     try:
         with files.local_copy(file_uri) if copy is None else contextlib.nullcontext(copy) as path:
             kind, reader = _reader_of(path)
@@ -120,8 +129,10 @@ def _reader_of(path: Path) -> tuple[str, Any]:
         from raydom.storage.vendors import read_lif
 
         return "LIF", read_lif
+    if is_video(head):
+        return "video", read_video
     raise DataError(
-        f"neither TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI nor LIF (begins with {head[:8].hex(' ')}): of an "
+        f"neither TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI, LIF nor video (begins with {head[:8].hex(' ')}): of an "
         "unsupported type, or corrupt."
     )
 

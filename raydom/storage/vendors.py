@@ -15,12 +15,17 @@ from raydom.errors import DataError
 from raydom.storage.pictures import Picture, ReadOptions, as_cyx, check_size, default_channels, plane_name
 
 
-def _extra(module: str, extra: str) -> Any:
+def import_extra(module: str, extra: str) -> Any:
+    """A library that is an extra of this package.
+
+    Raises:
+        DataError: If it is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"{extra.upper()} files need the extra {extra} of raydom (pip install {module}), or export TIFF."
+            f"a {extra} file needs the extra {extra} of raydom (pip install {module}), or export TIFF."
         ) from error
 
 
@@ -33,7 +38,7 @@ def read_czi(path: Path, options: ReadOptions) -> Iterator[Picture]:
     Raises:
         DataError: If planes are missing, or the file holds several scenes.
     """
-    czifile = _extra("czifile", "czi")
+    czifile = import_extra("czifile", "czi")
     _check_segments(path)
     with czifile.CziFile(str(path)) as file:
         axes, shape = str(file.axes), tuple(file.shape)
@@ -99,7 +104,7 @@ def read_lif(path: Path, options: ReadOptions) -> Iterator[Picture]:
     Raises:
         DataError: If the file holds no image.
     """
-    with _extra("liffile", "lif").LifFile(path) as file:
+    with import_extra("liffile", "lif").LifFile(path) as file:
         images = [image for image in file.images if len(image.shape) >= 2]
         if not images:
             raise DataError("holds no image.")

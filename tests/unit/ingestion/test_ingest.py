@@ -100,7 +100,7 @@ def test_bad_files_are_refused_by_name_and_the_others_go_on(tmp_path: Path) -> N
     save(labels / "lossy.jpg", 21, 13)
     content = (images / "good.png").read_bytes()
     (images / "cut.png").write_bytes(content[: len(content) // 2])
-    (images / "movie.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    (images / "movie.wmv").write_bytes(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")
     tifffile.imwrite(images / "nan.tif", np.full((5, 7), np.nan, np.float32))
     (images / "notes.txt").write_text("no image")
     (images / ".hidden").write_text("no image")
@@ -109,13 +109,13 @@ def test_bad_files_are_refused_by_name_and_the_others_go_on(tmp_path: Path) -> N
     table = pq.read_table(tmp_path / "out/ingest-errors.parquet").to_pylist()
     assert [dataclasses.asdict(refusal) for refusal in report.refused] == table
     reasons = {Path(row["source_file"]).name: row["error"] for row in table}
-    assert sorted(reasons) == ["colour.png", "cut.png", "lossy.png", "movie.mp4", "nan.tif", "shape.png"]
+    assert sorted(reasons) == ["colour.png", "cut.png", "lossy.png", "movie.wmv", "nan.tif", "shape.png"]
     assert "21 x 14 px" in reasons["shape.png"]
     assert "21 x 13" in reasons["shape.png"]
     assert "coloured" in reasons["colour.png"]
     assert "lossy" in reasons["lossy.png"]
     assert "truncated" in reasons["cut.png"]
-    assert "unsupported type" in reasons["movie.mp4"]
+    assert "unsupported type" in reasons["movie.wmv"]
     assert "NaN" in reasons["nan.tif"]
     faulty = {Path(row["source_file"]).name: row["label_file"] for row in table}
     assert faulty["shape.png"] == str(labels / "shape.png")
@@ -300,6 +300,7 @@ def test_impossible_configurations_are_refused_where_they_are_made() -> None:
         ({"pixel_size_um": 0.0}, "must be > 0"),
         ({"group": "("}, "no regular expression"),
         ({"axes": "zy"}, "axes must be y, x"),
+        ({"fps": 0.0}, "fps must be > 0"),
         ({"ignore_value": ("a=b",)}, "NAME=NUMBER"),
         ({"ignore_value": ("1", "label=2")}, "twice for label label"),
         ({"boundary_from_instances": ("a=0",)}, "at least 1 px"),
@@ -455,3 +456,28 @@ def test_columns_come_from_the_path_and_survive_a_later_run(tmp_path: Path) -> N
     }
     with pytest.raises(ConfigError, match="--column height: raydom has a column of that name"):
         run(tmp_path, "images", column=("height=x",))
+
+
+def test_a_video_is_an_image_a_frame_in_a_group_with_labels_of_the_frames_that_are_taken(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    frames = GENERATOR.integers(0, 256, (5, 16, 18), dtype=np.uint8)
+    with av.open(str(tmp_path / "cells.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 18, 16, "gray"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="gray")))
+        container.mux(stream.encode(None))
+    tifffile.imwrite(tmp_path / "cells_mask.tif", (frames[::2] > 99).astype(np.uint8), photometric="minisblack")
+    save(tmp_path / "dish.png", 9, 7)
+    report = run(tmp_path, "cells.avi", "dish.png", labels=("cells_mask.tif",), fps=2)
+    assert report.ingested == ("cells_t000000", "cells_t000002", "cells_t000004", "dish")
+    assert "--fps means nothing for 1 of 2 files, which are no videos." in report.warnings
+    image = open_collection(str(tmp_path / "out"))["cells_t000002"]
+    np.testing.assert_array_equal(image.numpy()[0], frames[2])
+    np.testing.assert_array_equal(image.labels().numpy(), frames[2] > 99)
+    assert image.record.group == "cells"
+    assert len(run(tmp_path, "cells.avi", labels=("cells_mask.tif",), fps=2).skipped) == 3
+    (refusal,) = run(tmp_path, "cells.avi", labels=("cells_mask.tif",)).refused
+    assert "has 3 planes, the image has more" in refusal.error
+    with pytest.raises(ConfigError, match="--fps is for videos"):
+        run(tmp_path, "dish.png", fps=2)
