@@ -23,7 +23,7 @@ from raydom.errors import ClusterError
 from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
-from raydom.inference.runner import JobReport, device_of, execute_serially, run_jobs
+from raydom.inference.runner import Check, JobReport, device_of, execute_serially, run_jobs
 from raydom.inference.worker import BlockWorker, Task
 
 MAX_TASKS_PER_BATCH = 16
@@ -63,7 +63,7 @@ class BlockActor:
 
 
 def execute_on_ray(
-    tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport
+    tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport, check: Check
 ) -> None:
     """Do tasks on a pool of actors.
 
@@ -85,6 +85,7 @@ def execute_on_ray(
     try:
         for rows in done.iter_batches(batch_size=None, prefetch_batches=0):
             progress.update(len(rows["failed"]), int(rows["failed"].sum()))
+            check()
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"the workers failed: {str(error).strip().splitlines()[-1]} What is finished is kept: the same command "

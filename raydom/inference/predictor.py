@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import logging
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
 from raydom.types import ImageRecord, Region
+
+logger = logging.getLogger(__name__)
 
 OPEN_IMAGES = 16
 """Images that a worker keeps open; its tasks come image by image."""
@@ -292,8 +295,13 @@ class Predictor:
     def _overview_of(self, image: Image) -> np.ndarray:
         if self._overview is None or self._overview[0] != image.image_id:
             uri = self.job.folder.overview_uri(image.image_id, image.record.sha256)
-            stored = files.exists(uri)
-            overview = np.load(io.BytesIO(files.read_bytes(uri))) if stored else self._make_overview(image)
+            try:
+                overview = np.load(io.BytesIO(files.read_bytes(uri)))
+            except FileNotFoundError:  # an image of one block has none
+                overview = self._make_overview(image)
+            except (ValueError, EOFError) as error:
+                logger.warning("%s: this overview is damaged and is made again (%s).", uri, error)
+                overview = self._make_overview(image)
             self._overview = (image.image_id, overview)
         return self._overview[1]
 

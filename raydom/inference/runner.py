@@ -16,10 +16,11 @@ import torch
 
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
-from raydom.inference.job import BlockJob, JobPlan, check_memory, plan_job
+from raydom.inference.job import BlockJob, JobPlan, check_memory, output_uri, plan_job
 from raydom.inference.predictor import Predictor, record_from_json
 from raydom.inference.progress import ProgressReport
 from raydom.inference.worker import BlockWorker, Task
+from raydom.storage import files
 from raydom.storage.collection import write_manifest
 from raydom.storage.lease import lease
 from raydom.storage.receipts import Receipt
@@ -29,7 +30,9 @@ logger = logging.getLogger(__name__)
 BATCH = 16
 """Tasks between two writings of receipts."""
 
-Execute = Callable[[list[Task], Sequence[BlockJob], RunConfig, str, ProgressReport], None]
+Check = Callable[[], None]
+"""Called between two batches; raises when the run must not go on."""
+Execute = Callable[[list[Task], Sequence[BlockJob], RunConfig, str, ProgressReport, Check], None]
 """Does tasks of jobs under a run id, counting them in the progress; receipts are its only result."""
 
 
@@ -63,6 +66,7 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
     Raises:
         ConfigError: Before the first block, for what cannot be done, when an output was begun with other settings, and
             while another driver is at work on it.
+        ClusterError: When another driver has taken over meanwhile.
     """
     outs = [job.out for job in jobs]
     if len(set(outs)) < len(outs):
@@ -71,12 +75,16 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
         check_memory(job, run)
     plans = [plan_job(job, number) for number, job in enumerate(jobs)]
     with ExitStack() as leases:
-        for job in jobs:
-            leases.enter_context(lease(job.folder.lease_uri))
-        return _run_plans(plans, run, execute)
+        held = [leases.enter_context(lease(job.folder.lease_uri)) for job in jobs]
+
+        def check() -> None:
+            for one in held:
+                one.check()
+
+        return _run_plans(plans, run, execute, check)
 
 
-def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute) -> list[JobReport]:
+def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Check) -> list[JobReport]:
     jobs = [plan.job for plan in plans]
     for plan in plans:
         # They change the last bits of the result, so they belong to what may not change.
@@ -90,7 +98,8 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute) -> list[J
     def stage(label: str, tasks: list[Task], unit: str) -> None:
         if tasks:
             with ProgressReport(label, len(tasks), unit, run.quiet) as progress:
-                execute(tasks, jobs, run, run_id, progress)
+                execute(tasks, jobs, run, run_id, progress, check)
+            check()
             for number, plan in enumerate(plans):
                 known[number] = _valid(plan, retried[number])
 
@@ -99,12 +108,19 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute) -> list[J
     blocks = _blocks_to_do(plans, known)
     _create_outputs(plans, known, blocks)
     stage(names, blocks, "blocks")
-    stage(f"{names}: pyramids", _finishes_to_do(plans, known), "images")
+    finishes = _finishes_to_do(plans, known)
+    stage(f"{names}: pyramids", finishes, "images")
+    _sweep(jobs, finishes)
     return [_gather(plan, before) for plan, before in zip(plans, retried, strict=True)]
 
 
 def execute_serially(
-    tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport
+    tasks: list[Task],
+    jobs: Sequence[BlockJob],
+    run: RunConfig,
+    run_id: str,
+    progress: ProgressReport,
+    check: Check,
 ) -> None:
     """One task after another, in this process, without overlap."""
     if run.gpus_per_worker > 0 and not torch.cuda.is_available():
@@ -123,6 +139,7 @@ def execute_serially(
             watch=lambda receipt: progress.update(1, int(receipt.status != "ok")),
         )
         for start in range(0, len(tasks), BATCH):
+            check()
             worker.process(tasks[start : start + BATCH])
     finally:
         torch.set_num_threads(threads_before)
@@ -190,6 +207,14 @@ def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], block
             predictor = Predictor(plan.job)
             for image_id in sorted(missing):
                 predictor.create_output(predictor.images[image_id])
+
+
+def _sweep(jobs: Sequence[BlockJob], finished: list[Task]) -> None:
+    """Remove what killed workers left half written; those that live are done. (Images of one block are made anew.)"""
+    for job in jobs:
+        files.remove_partials(job.folder.uri)
+    for task in finished:
+        files.remove_partials(output_uri(jobs[task.job], task.block.image_id))
 
 
 def _is_ok(receipt: Receipt | None) -> bool:

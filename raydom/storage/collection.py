@@ -263,7 +263,7 @@ def open_collection(uri: str) -> Collection:
         raise DataError(
             f"{uri}: no collection here ({MANIFEST} is missing). Make one: raydom ingest SOURCE... --out {uri}"
         ) from error
-    except (pa.ArrowException, OSError) as error:
+    except (DataError, OSError) as error:
         raise DataError(f"{manifest}: not a readable manifest ({error}). Ingest the images again.") from error
     return Collection(uri, _checked(table, manifest))
 

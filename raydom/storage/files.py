@@ -96,6 +96,9 @@ def write_bytes_atomic(uri: str, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(target)
+    except OSError as error:  # of a full disk, the system does not say where
+        error.filename = error.filename or uri
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -160,6 +163,27 @@ def remove(uri: str) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
+
+
+def rename(uri: str, to: str) -> None:
+    """Give a file another name in the same store; nothing happens if it is gone."""
+    fs, path = file_system(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.mv(path, file_system(to)[1])
+
+
+def remove_partials(uri: str) -> int:
+    """Remove what killed processes left half written below a local folder; returns how many files.
+
+    Nothing may be writing there. Object stores have no half-written objects.
+    """
+    fs, path = file_system(uri)
+    if not isinstance(fs, LocalFileSystem):
+        return 0
+    found = list(Path(path).rglob("*.partial"))
+    for partial in found:
+        partial.unlink(missing_ok=True)
+    return len(found)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ import pyarrow as pa
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.tables import read_table, write_table
+
+logger = logging.getLogger(__name__)
 
 STRIKES_OUT = 3
 """A block that was at work when this many workers died is quarantined."""
@@ -94,12 +97,22 @@ class RunFolder:
 
         Raises:
             ConfigError: When a setting differs, naming each, with both remedies.
+            DataError: When the note is damaged.
         """
         path = files.join(self.uri, "settings.json")
         if not files.exists(path):
             files.write_json(path, settings)
             return
-        before, now = _flat(files.read_json(path)), _flat(settings)
+        try:
+            noted = files.read_json(path)
+            if not isinstance(noted, dict):
+                raise DataError(f"it holds {noted!r}")
+        except DataError as error:
+            raise DataError(
+                f"{path}: what this output is made with cannot be read ({error}). Remove this file if you give the "
+                "same options as before: what is finished is kept. Else choose another --out."
+            ) from error
+        before, now = _flat(noted), _flat(settings)
         changed = [
             f"  {name}: was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}"
             for name in sorted(before.keys() | now.keys())
@@ -119,30 +132,52 @@ class RunFolder:
             self._write_part(f"part-{uuid.uuid4().hex}.parquet", receipts)
 
     def read_receipts(self) -> dict[str, Receipt]:
-        """The last receipt of each block, by block id (prefixed by its kind)."""
-        rows: list[Receipt] = []
-        for path in files.list_files(files.join(self.uri, "receipts"), ".parquet"):
-            try:
-                rows += [Receipt(**row) for row in read_table(path).to_pylist()]
-            except FileNotFoundError:  # compacted by another process between listing and reading
-                continue
-            except (pa.ArrowInvalid, TypeError) as error:
-                raise DataError(
-                    f"{path}: this file of receipts cannot be read ({error}). Remove it: the blocks it told of are "
-                    "then done again."
-                ) from error
-        rows.sort(key=lambda receipt: receipt.finished_at)
-        return {f"{receipt.kind}:{receipt.block_id}": receipt for receipt in rows}
+        """The last receipt of each block, by block id (prefixed by its kind).
+
+        What a damaged file told is left out, with a warning, so that those blocks are done again.
+        """
+        return self._read_parts(self._parts())[0]
 
     def compact(self) -> dict[str, Receipt]:
-        """Replace the parts by one file and return the receipts. Only the driver does this."""
-        parts = files.list_files(files.join(self.uri, "receipts"), ".parquet")
-        receipts = self.read_receipts()
-        if len(parts) > 1:
+        """Replace the parts by one file and return the receipts. Only the driver does this.
+
+        Damaged parts are renamed to ``*.damaged``, so that they are warned of once.
+        """
+        parts = self._parts()
+        receipts, damaged = self._read_parts(parts)
+        for part in damaged:
+            files.rename(part, f"{part}.damaged")
+        if len(parts) - len(damaged) > 1:
             self._write_part(f"all-{uuid.uuid4().hex}.parquet", list(receipts.values()))
             for part in parts:  # after the new file is there: a crash in between leaves doubles, never a gap
                 files.remove(part)
         return receipts
+
+    def _parts(self) -> list[str]:
+        return files.list_files(files.join(self.uri, "receipts"), ".parquet")
+
+    def _read_parts(self, parts: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
+        """The last receipt of each block, and the parts that are damaged."""
+        rows: list[Receipt] = []
+        damaged: dict[str, Exception] = {}
+        for path in parts:
+            try:
+                rows += [Receipt(**row) for row in read_table(path).to_pylist()]
+            except FileNotFoundError:  # compacted by another process between listing and reading
+                continue
+            except (ValueError, TypeError) as error:
+                damaged[path] = error
+        if damaged:
+            path, reason = next(iter(damaged.items()))
+            logger.warning(
+                "%s: %d files of receipts are damaged; the blocks they told of are done again. The first: %s (%s)",
+                self.uri,
+                len(damaged),
+                path,
+                reason,
+            )
+        rows.sort(key=lambda receipt: receipt.finished_at)
+        return {f"{receipt.kind}:{receipt.block_id}": receipt for receipt in rows}, list(damaged)
 
     def _write_part(self, name: str, receipts: Iterable[Receipt]) -> None:
         table = pa.Table.from_pylist([dataclasses.asdict(receipt) for receipt in receipts], schema=_SCHEMA)
@@ -158,13 +193,19 @@ class RunFolder:
         return path
 
     def marks(self) -> dict[str, dict[str, Any]]:
-        """All marks, by URL."""
+        """All marks, by URL; a damaged one names no block."""
         found = {}
         for path in files.list_files(files.join(self.uri, "strikes"), ".json"):
             try:
-                found[path] = json.loads(files.read_bytes(path))
+                mark = files.read_json(path)
+                whole = isinstance(mark, dict) and {"blocks", "node", "run_id"} <= mark.keys()
             except FileNotFoundError:  # its worker has just finished
                 continue
+            except DataError:
+                whole = False
+            if not whole:
+                logger.warning("%s: this mark of a worker is damaged, and blames no block.", path)
+            found[path] = mark if whole else {"blocks": [], "node": "", "run_id": ""}
         return found
 
     def unmark(self, paths: Iterable[str]) -> None:

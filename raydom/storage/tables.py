@@ -7,16 +7,26 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydom.errors import DataError
 from raydom.storage import files
 
 
 def write_table(uri: str, table: pa.Table) -> None:
     """Write a Parquet file atomically; local or any fsspec URL."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     files.write_bytes_atomic(uri, sink.getvalue())
 
 
 def read_table(uri: str) -> pa.Table:
-    """Read a Parquet file; local or any fsspec URL."""
-    return pq.read_table(pa.BufferReader(files.read_bytes(uri)))
+    """Read a Parquet file; local or any fsspec URL.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DataError: If it is damaged.
+    """
+    content = files.read_bytes(uri)
+    try:
+        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{uri}: no Parquet file, or a damaged one ({error}).") from error

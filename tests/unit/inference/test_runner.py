@@ -1,6 +1,7 @@
 """The contracts of a block job, with the serial runner."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 
 from raydom.algorithms.trained import load_trained
 from raydom.config import BlockConfig, ImageFilter, NstConfig, RunConfig, StyleConfig
-from raydom.errors import ConfigError
+from raydom.errors import ClusterError, ConfigError
 from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
 from raydom.inference.runner import execute_serially, run_jobs
+from raydom.storage import files
 from raydom.storage.collection import open_collection
 
 QUIET = RunConfig(quiet=True, serial=True)
@@ -360,3 +362,54 @@ def test_stylised_images_keep_their_labels_and_the_columns_of_users(tmp_path, ma
         (image,) = open_collection(job.out)
         assert np.array_equal(image.labels().numpy(), truth)
         assert image.record.extra == extra
+
+
+def test_a_run_whose_output_was_taken_over_stops(tmp_path, make_collection, make_model, monkeypatch):
+    collection = make_collection("c", _images(6, (64, 64)))
+    job = BlockJob(name="s", collection=collection.uri, out=str(tmp_path / "o"), model=make_model())
+
+    def overtaken(tasks, jobs, run, run_id, progress, check):
+        check()
+        files.write_json(job.folder.lease_uri, {"holder": "x", "host": "elsewhere", "pid": 7, "seen_at": time.time()})
+        monkeypatch.setattr("raydom.storage.lease.DEAD_AFTER_S", 0.0)  # so that it looks
+        check()
+
+    with pytest.raises(ClusterError, match="process 7 on elsewhere has taken over this output"):
+        run_jobs([job], QUIET, overtaken)
+    assert files.exists(job.folder.lease_uri)  # it is the other one's
+
+
+def test_what_killed_runs_leave_behind_does_no_harm(tmp_path, make_collection, monkeypatch, caplog):
+    collection = make_collection("c", _images(2, (130, 97)))
+    job = BlockJob(
+        name="s",
+        collection=collection.uri,
+        out=str(tmp_path / "o"),
+        style=StyleConfig(method=f"{__name__}:sharpen", style=_style_file(tmp_path, 1), nst=NstConfig(overview_px=64)),
+        blocks=BlockConfig(block_size=32),
+    )
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    assert _run(whole)[0].ok
+    compute, left = Predictor.compute, [9]
+
+    def killed(self, task, inputs):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return compute(self, task, inputs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Predictor, "compute", killed)
+        _run(job)
+    run = tmp_path / "o" / "run"
+    half = [run / "strikes" / ".x.json.1.partial", tmp_path / "o/images/img0.zarr/0/c/0/1/0.3f.partial"]
+    for path in (*half, run / "strikes" / "x.json", run / "lease.json", run / "receipts" / "part-x.parquet"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'{"blocks')
+    (overview,) = (run / "overviews").iterdir()
+    overview.write_bytes(overview.read_bytes()[:200])
+    assert _run(job)[0].ok
+    assert np.array_equal(open_collection(job.out)["img0"].numpy(), open_collection(whole.out)["img0"].numpy())
+    assert not any(path.exists() for path in half)
+    for told in ("overview is damaged", "mark of a worker is damaged", "1 files of receipts", "lease.json"):
+        assert told in caplog.text

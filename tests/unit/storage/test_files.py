@@ -29,6 +29,9 @@ def test_what_is_written_is_found_read_and_removed(root: str) -> None:
     assert files.read_json(files.glob(files.join(root, "*/*.json"))[0]) == {"x": [1, None]}
     with files.local_copy(two) as path:
         assert path.read_bytes() == b"second"
+    files.rename(two, f"{two}.old")
+    files.rename(two, f"{two}.older")  # gone: nothing happens
+    assert files.list_files(files.join(root, "a")) == [one, f"{two}.old"]
     files.remove(files.join(root, "a"))
     assert not files.exists(one)
     assert files.list_files(files.join(root, "a")) == []
@@ -42,10 +45,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     def full(self: Path, content: bytes) -> int:
         with self.open("wb") as file:
             file.write(content[:2])
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'"):  # the system does not say where
         files.write_bytes_atomic(str(target), b"new content")
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -55,6 +58,16 @@ def test_hidden_and_half_written_files_are_not_listed(tmp_path: Path) -> None:
     for name in (".a.json.123.partial", ".hidden.json", "a.json"):
         (tmp_path / name).write_text("1")
     assert files.list_files(str(tmp_path), ".json") == [str(tmp_path / "a.json")]
+
+
+def test_half_written_files_are_swept_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in (".a.json.123.partial", "b/0.3f.partial", "b/0", "a.json"):
+        (tmp_path / name).write_text("1")
+    assert files.remove_partials(str(tmp_path)) == 2
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["0", "a.json"]
+    assert files.remove_partials(str(tmp_path / "nowhere")) == 0
+    assert files.remove_partials("memory://test-files") == 0
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from raydom.errors import ConfigError
-from raydom.storage.lease import lease
+from raydom.errors import ClusterError, ConfigError
+from raydom.storage import files
+from raydom.storage.lease import DEAD_AFTER_S, Lease, lease
 
 
 def _held(path, **fields):
@@ -49,3 +50,64 @@ def test_the_heart_beats(tmp_path):
         while json.loads(path.read_text())["seen_at"] == first:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def _wait(until):
+    deadline = time.monotonic() + 5
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_driver_that_was_taken_for_dead_is_told_and_leaves_the_lease_to_its_successor(tmp_path):
+    path = tmp_path / "lease.json"
+    with pytest.raises(ClusterError, match="process 4711 on elsewhere has taken over"), lease(str(path), 0.02) as held:
+        held.check()
+        _held(path, holder="another", host="elsewhere", pid=4711)
+        _wait(lambda: held._lost)
+        held.check()
+    assert json.loads(path.read_text())["holder"] == "another"
+
+
+def test_a_driver_that_was_suspended_looks_before_it_goes_on(tmp_path):
+    path = tmp_path / "lease.json"
+    held = Lease(str(path))
+    held.take()
+    _held(path, holder="another", pid=4711)
+    held._seen_at -= DEAD_AFTER_S  # as if this process had been stopped: its heart as well
+    with pytest.raises(ClusterError, match="process 4711"):
+        held.check()
+
+
+def test_the_heart_survives_a_disk_that_fails_for_a_moment_but_not_one_that_fails_until_the_lease_is_up(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "lease.json"
+    held = Lease(str(path))
+    held.take()
+    first = path.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", _no_space)
+        held.beat()
+    held.check()
+    held.beat()
+    assert path.read_text() != first
+    monkeypatch.setattr(files, "write_json", _no_space)
+    held._seen_at -= DEAD_AFTER_S
+    with pytest.raises(ClusterError, match=r"could not be renewed for 6\d s .*No space left"):
+        held.check()
+
+
+def _no_space(uri, content):
+    raise OSError(28, "No space left on device", uri)
+
+
+@pytest.mark.parametrize("content", ["", '{"holder": "x", "ho', "[]", '{"holder": "x"}'])
+def test_a_damaged_lease_is_nobody_s_and_an_output_that_cannot_be_written_is_refused(tmp_path, content, monkeypatch):
+    path = tmp_path / "lease.json"
+    path.write_text(content)
+    with lease(str(path)):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    monkeypatch.setattr(files, "write_json", _no_space)
+    with pytest.raises(ConfigError, match=r"cannot be written \(.*No space left.*another --out"), lease(str(path)):
+        pass

@@ -27,12 +27,43 @@ def test_compaction_keeps_the_receipts_and_leaves_one_file(tmp_path):
     assert len(list((tmp_path / "receipts").iterdir())) == 1
 
 
-def test_a_corrupt_file_of_receipts_is_named_with_the_remedy(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"PAR1 cut off", "flipped"])
+def test_a_damaged_file_of_receipts_is_warned_of_and_set_aside_and_the_others_count(tmp_path, caplog, content):
     folder = RunFolder(str(tmp_path))
     folder.write_receipts([_receipt("a")])
-    (tmp_path / "receipts" / "part-bad.parquet").write_bytes(b"PAR1 cut off")
-    with pytest.raises(DataError, match=r"part-bad\.parquet.*Remove it"):
-        folder.read_receipts()
+    (whole,) = (tmp_path / "receipts").iterdir()
+    if content == "flipped":  # one bit of the data: a page's checksum tells
+        content = bytearray(whole.read_bytes())
+        content[len(content) // 4] ^= 1
+    bad = tmp_path / "receipts" / "part-bad.parquet"
+    bad.write_bytes(content)
+    assert list(folder.read_receipts()) == ["block:a"]
+    assert bad.exists()  # a worker only reads
+    folder.write_receipts([_receipt("b")])
+    assert sorted(folder.compact()) == ["block:a", "block:b"]
+    assert "1 files of receipts are damaged" in caplog.text and "part-bad.parquet" in caplog.text
+    caplog.clear()
+    assert sorted(folder.compact()) == ["block:a", "block:b"] and not caplog.text
+    assert bad.with_name("part-bad.parquet.damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", '{"blocks": ["block:a"', "[]", '{"blocks": ["block:a"]}'])
+def test_a_damaged_mark_of_a_worker_blames_no_block_and_can_be_removed(tmp_path, content, caplog):
+    folder = RunFolder(str(tmp_path))
+    mark = folder.mark(["block:a"], "node", "run")
+    (tmp_path / "strikes" / "half.json").write_text(content)
+    found = folder.marks()
+    assert sorted(len(entry["blocks"]) for entry in found.values()) == [0, 1] and found[mark]["blocks"] == ["block:a"]
+    assert "half.json" in caplog.text
+    folder.unmark(found)
+    assert not folder.marks()
+
+
+@pytest.mark.parametrize("content", ["", '{"style": {"me', "[1]"])
+def test_damaged_settings_are_refused_with_both_remedies(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(DataError, match=r"settings\.json.*Remove this file if .*another --out"):
+        RunFolder(str(tmp_path)).claim({"scale": None})
 
 
 def test_other_settings_are_refused_and_each_change_is_named(tmp_path):
