@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import numpy as np
 
 from raydom.errors import DataError
 from raydom.storage.pictures import Picture, ReadOptions, as_cyx, check_size, default_channels, plane_name
+
+ZSTD_0, ZSTD_1 = 5, 6
+"""Numbers of compressions in CZI."""
 
 
 def import_extra(module: str, extra: str) -> Any:
@@ -33,32 +38,27 @@ def import_extra(module: str, extra: str) -> Any:
 
 
 def read_czi(path: Path, options: ReadOptions) -> Iterator[Picture]:
-    """The planes of a CZI file at full resolution, the tiles of a mosaic put together.
+    """The planes of each scene of a CZI file at full resolution, the tiles of a mosaic put together.
 
     Raises:
-        DataError: If planes are missing, or the file holds several scenes.
+        DataError: If planes are missing.
     """
     czifile = import_extra("czifile", "czi")
     _check_segments(path)
     with czifile.CziFile(str(path)) as file:
-        axes, shape = str(file.axes), tuple(file.shape)
-        entries = file.filtered_subblock_directory
-        check_size(int(np.prod(shape, dtype=np.int64)) * file.dtype.itemsize, path.stat().st_size)
-        _check_planes(file, axes, shape, entries)
-        pixels = np.zeros(shape, file.dtype)
-        for entry in entries:  # what CziFile.asarray does, but it leaves out tiles that do not fit, with a warning
-            tile = entry.data_segment().data()
-            corner = [start - first for start, first in zip(entry.start, file.start, strict=True)]
-            place = tuple(slice(start, start + size) for start, size in zip(corner, tile.shape, strict=True))
-            if pixels[place].shape != tile.shape:
-                raise DataError(f"corrupt: a tile of shape {tile.shape} at {corner} does not fit into {shape}.")
-            pixels[place] = tile
+        scenes: dict[int, list[Any]] = defaultdict(list)
+        entries = _full_resolution(file)
+        for entry in entries:
+            scenes[entry.start[entry.axes.index("S")] if "S" in entry.axes else 0].append(entry)
         metadata = ElementTree.fromstring(file.metadata())
         sides = _czi_pixel_sides(metadata)
         names = tuple(entry.get("Name", "") for entry in metadata.findall(".//Image/Dimensions/Channels/Channel"))
-        for plane, samples in _planes(pixels, axes.replace("0", "s").lower()):
-            known = all(names) and len(names) == len(samples) == len(set(names))
-            yield Picture(samples, names if known else default_channels(len(samples)), sides, plane)
+        for number, scene in enumerate(sorted(scenes)):
+            prefix = plane_name("p", [len(scenes)], [number])
+            for plane, samples in _scene_planes(scenes[scene], entries, path.stat().st_size):
+                known = all(names) and len(names) == len(samples) == len(set(names))
+                channels = names if known else default_channels(len(samples))
+                yield Picture(samples, channels, sides, prefix + plane)
 
 
 def _check_segments(path: Path) -> None:
@@ -75,17 +75,79 @@ def _check_segments(path: Path) -> None:
         raise DataError(f"truncated: it ends {position - size} bytes inside its last segment.")
 
 
-def _check_planes(file: Any, axes: str, shape: tuple[int, ...], entries: Any) -> None:
-    """Refuse files that lack planes, which the reader would fill with zeros."""
-    if "Y" not in axes or "X" not in axes or file.dtype.kind not in "uf":
-        raise DataError(f"axes {axes} of shape {shape} and dtype {file.dtype} are no image.")
-    if "S" in axes and shape[axes.index("S")] > 1:
-        raise DataError(f"holds {shape[axes.index('S')]} scenes; export each as a file.")
-    over = [axis for axis in axes if axis not in "YX0M"]
-    found = {tuple(entry.start[entry.axes.index(axis)] for axis in over) for entry in entries}
-    expected = int(np.prod([shape[axes.index(axis)] for axis in over]))
-    if len(found) != expected:
-        raise DataError(f"{expected - len(found)} of {expected} planes are missing.")
+def _full_resolution(file: Any) -> list[Any]:
+    """The entries of the tiles without those of the pyramid, whose pixels are fewer than they stand for."""
+    entries = [entry for entry in file.subblock_directory if entry.stored_shape == entry.shape]
+    if not entries:
+        raise DataError("holds no image.")
+    axes = str(entries[0].axes)
+    if "Y" not in axes or "X" not in axes or any(entry.axes != axes for entry in entries):
+        raise DataError(f"axes {', '.join(sorted({entry.axes for entry in entries}))} are no image.")
+    return sorted(entries, key=lambda entry: entry.mosaic_index or 0)  # where tiles overlap, the last is on top
+
+
+def _scene_planes(entries: list[Any], others: list[Any], stored_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels of each plane of one scene; all scenes of a file have as many planes, but for z.
+
+    Raises:
+        DataError: If planes are missing, which would be black.
+    """
+    axes = str(entries[0].axes)
+    starts = np.array([entry.start for entry in entries])
+    (low, high), (lowest, highest) = _bounds(entries), _bounds(others)
+    common = np.array([axis not in "SZYX" for axis in axes])
+    low, high = np.where(common, lowest, low), np.where(common, highest, high)
+    sizes = {axis: int(size) for axis, size in zip(axes, high - low, strict=True)}
+    dtype = np.result_type(*(entry.dtype[-2:] for entry in entries))
+    if dtype.kind not in "uf":
+        raise DataError(f"dtype {dtype} is no image.")
+    shape = (sizes.get("C", 1), sizes["Y"], sizes["X"], sizes["0"])
+    check_size(math.prod(shape) * dtype.itemsize, stored_bytes)
+    by_plane: dict[tuple[int, ...], list[tuple[int, Any]]] = defaultdict(list)
+    stacked = [axis for axis in axes if axis not in "SCYX0"]
+    for entry, start in zip(entries, starts - low, strict=True):
+        place = dict(zip(axes, start.tolist(), strict=True))
+        by_plane[tuple(place[axis] for axis in stacked)].append((place.get("C", 0), entry))
+    present = sum(len({channel for channel, _ in tiles}) for tiles in by_plane.values())
+    expected = math.prod(sizes[axis] for axis in stacked) * shape[0]
+    if present != expected:
+        raise DataError(f"{expected - present} of {expected} planes are missing.")
+    top, left = low[axes.index("Y")], low[axes.index("X")]
+    for index in np.ndindex(*(sizes[axis] for axis in stacked)):
+        pixels = np.zeros(shape, dtype)
+        for channel, entry in by_plane[index]:
+            tile = _czi_tile(entry)
+            if math.prod(tile.shape) != math.prod(tile.shape[axes.index(axis)] for axis in "YX0"):
+                raise DataError(f"a tile of shape {tile.shape} reaches over several planes.")
+            y, x = entry.start[axes.index("Y")] - top, entry.start[axes.index("X")] - left
+            height, width = (tile.shape[axes.index(axis)] for axis in "YX")
+            pixels[channel, y : y + height, x : x + width] = tile.reshape(height, width, -1)
+        ((_, samples),) = _planes(pixels, "cyxs")
+        yield plane_name([axis.lower() for axis in stacked], [sizes[axis] for axis in stacked], index), samples
+
+
+def _bounds(entries: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.array([entry.start for entry in entries])
+    return starts.min(axis=0), (starts + [entry.shape for entry in entries]).max(axis=0)
+
+
+def _czi_tile(entry: Any) -> np.ndarray:
+    """The pixels of a tile; czifile does not know Zstandard.
+
+    Source: the CZI format's description of its compressions (github.com/ZEISS/libczi, docs).
+    """
+    segment = entry.data_segment()
+    if entry.compression not in (ZSTD_0, ZSTD_1):
+        return segment.data()
+    import imagecodecs
+
+    content = segment.data(raw=True)
+    header = content[: content[0]] if entry.compression == ZSTD_1 else b""
+    decoded = imagecodecs.zstd_decode(content[len(header) :])
+    if len(header) == 3 and header[2] & 1:  # all low bytes, then all high ones
+        decoded = np.frombuffer(decoded, np.uint8).reshape(2, -1).T.tobytes()
+    pixels = np.frombuffer(decoded, np.dtype(entry.dtype)).reshape(entry.stored_shape)
+    return pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels  # blue comes first
 
 
 def _czi_pixel_sides(metadata: ElementTree.Element) -> tuple[float, float] | None:
