@@ -7,8 +7,10 @@ scale always comes from the whole image, so that every block of it is scaled ali
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -35,26 +37,159 @@ def image_statistics(pixels: Pixels) -> ImageStatistics:
     Raises:
         DataError: For an empty image, a dtype that is no real number, and pixels that are NaN or infinite.
     """
+    running = RunningStatistics(pixels.dtype, len(pixels))
+    running.add(pixels)
     if _has_few_values(pixels.dtype):
-        return stream_statistics(lambda: _strips(pixels))
-    statistics = _moment_statistics(lambda: _strips(pixels))
-    percentiles = tuple(tuple(np.percentile(channel, PERCENTILE_LEVELS).tolist()) for channel in pixels)
-    return _with_lab(replace(statistics, percentiles=percentiles), lambda: _strips(pixels))
+        return running.statistics(lambda: [pixels])
+    return running.statistics(
+        lambda: [pixels], [tuple(np.percentile(channel, PERCENTILE_LEVELS).tolist()) for channel in pixels]
+    )
 
 
 def stream_statistics(blocks: Blocks) -> ImageStatistics:
-    """The same statistics of an image that comes in blocks, in bounded memory and two or three passes.
+    """The same statistics of an image that comes in blocks, in bounded memory and one to three passes.
 
     Exact for integers of up to 16 bits. For other dtypes the percentiles between the exact minimum and maximum are
     right to 1/65536 of the range.
     """
-    first = next(iter(blocks()), None)
-    if first is None:
+    running: RunningStatistics | None = None
+    for block in blocks():
+        running = RunningStatistics(block.dtype, len(block)) if running is None else running
+        running.add(block)
+    if running is None:
         raise DataError("the image has no pixels.")
-    if _has_few_values(first.dtype):
-        return _with_lab(_histogram_statistics(blocks, first.dtype, first.shape[0]), blocks)
-    statistics = _moment_statistics(blocks)
-    return _with_lab(replace(statistics, percentiles=_binned_percentiles(blocks, statistics)), blocks)
+    return running.statistics(blocks)
+
+
+class RunningStatistics:
+    """Statistics of an image that comes in blocks, perhaps in several processes: their sums can be stored and merged.
+
+    Integers of up to 16 bits need no more than that: each of their values is counted. For other dtypes percentiles
+    (and Lab statistics) take further passes over the image at the end.
+    """
+
+    def __init__(self, dtype: np.dtype | str, num_channels: int) -> None:
+        self._dtype = np.dtype(dtype)
+        if self._dtype.kind not in "buif":
+            raise DataError(f"pixels of dtype {dtype} are no intensities; use integers or floats.")
+        few = _has_few_values(self._dtype)
+        self._lowest = np.iinfo(self._dtype).min if self._dtype.kind == "i" and few else 0
+        self._histograms = np.zeros((num_channels, 1 << 8 * self._dtype.itemsize if few else 0), dtype=np.int64)
+        self._moments, self._lab = _Moments(), _Moments()
+        self._counts_lab = few and num_channels == 3
+
+    def add(self, block: Pixels) -> None:
+        """Add pixels that were not added before.
+
+        Raises:
+            DataError: If they are NaN or infinite.
+        """
+        for strip in _strips(block):
+            if not strip.size:
+                continue
+            if not self._histograms.size:
+                self._moments.add(strip.reshape(len(strip), -1))
+                continue
+            for channel, pixels in enumerate(strip):
+                flat = pixels.ravel() if self._lowest == 0 else pixels.ravel().astype(np.int64) - self._lowest
+                self._histograms[channel] += np.bincount(flat, minlength=self._histograms.shape[1])
+            if self._counts_lab:
+                self._lab.add(_lab_of(strip, None))
+
+    def merge(self, other: RunningStatistics) -> None:
+        """Add what another one has."""
+        self._histograms += other._histograms
+        self._moments.merge(other._moments)
+        self._lab.merge(other._lab)
+
+    def to_bytes(self) -> bytes:
+        """For storage; see ``from_bytes``."""
+        sink = io.BytesIO()
+        arrays: dict[str, Any] = {
+            f"{name}_{field}": np.asarray(getattr(one, field))
+            for name, one in (("moments", self._moments), ("lab", self._lab))
+            for field in _Moments.__slots__
+        }
+        arrays |= {"dtype": np.array(str(self._dtype)), "histograms": self._histograms}
+        np.savez_compressed(sink, **arrays)
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, stored: bytes) -> RunningStatistics:
+        with np.load(io.BytesIO(stored)) as arrays:
+            running = cls(str(arrays["dtype"]), len(arrays["histograms"]))
+            running._histograms = arrays["histograms"]
+            running._moments, running._lab = (
+                _Moments(*(arrays[f"{name}_{field}"] for field in _Moments.__slots__)) for name in ("moments", "lab")
+            )
+        return running
+
+    def statistics(self, blocks: Blocks, percentiles: Sequence[tuple[float, ...]] | None = None) -> ImageStatistics:
+        """The statistics of all that was added.
+
+        Args:
+            blocks: Gives the same pixels again, for dtypes that need it.
+            percentiles: For each channel, if they are known.
+
+        Raises:
+            DataError: If there were no pixels.
+        """
+        if self._histograms.size:
+            found = _counted_statistics(self._histograms, self._lowest)
+        else:
+            found = self._moments.statistics()
+            found = replace(found, percentiles=tuple(percentiles or _binned_percentiles(blocks, found)))
+        if len(found.mean) != 3:
+            return found
+        lab = self._lab
+        if not self._counts_lab:
+            for strip in (strip for block in blocks() for strip in _strips(block) if strip.size):
+                lab.add(_lab_of(strip, found))
+        in_lab = lab.statistics()
+        return replace(found, lab_mean=in_lab.mean, lab_std=in_lab.std)
+
+
+@dataclass(slots=True)
+class _Moments:
+    """Extremes, means and deviations of any real dtype, merged piece by piece (Chan et al. 1979)."""
+
+    count: Any = 0
+    mean: Any = 0.0
+    m2: Any = 0.0
+    """Sum of squared distances from the mean."""
+    minimum: Any = np.inf
+    maximum: Any = -np.inf
+
+    def add(self, pixels: np.ndarray) -> None:
+        values = pixels.astype(np.float64)
+        if not np.isfinite(values).all():
+            bad = int(values.size - np.isfinite(values).sum())
+            raise DataError(f"{bad} or more pixels are NaN or infinite; replace them before ingesting the image.")
+        mean = values.mean(axis=1)
+        m2 = ((values - mean[:, None]) ** 2).sum(axis=1)
+        self.merge(_Moments(values.shape[1], mean, m2, values.min(axis=1), values.max(axis=1)))
+
+    def merge(self, other: _Moments) -> None:
+        if not other.count:
+            return
+        total = self.count + other.count
+        delta = other.mean - self.mean
+        self.mean = self.mean + delta * (other.count / total)
+        self.m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / total)
+        self.minimum, self.maximum = np.minimum(self.minimum, other.minimum), np.maximum(self.maximum, other.maximum)
+        self.count = total
+
+    def statistics(self) -> ImageStatistics:
+        """Without percentiles."""
+        if not self.count:
+            raise DataError("the image has no pixels.")
+        return ImageStatistics(
+            minimum=tuple(self.minimum.tolist()),
+            maximum=tuple(self.maximum.tolist()),
+            mean=tuple(self.mean.tolist()),
+            std=tuple(np.sqrt(self.m2 / self.count).tolist()),
+            percentiles=(),
+        )
 
 
 def pooled_statistics(
@@ -94,7 +229,7 @@ def pooled_statistics(
     )
 
 
-def to_fraction(pixels: Pixels, statistics: ImageStatistics) -> Float32[np.ndarray, "channels height width"]:
+def to_fraction(pixels: Pixels, statistics: ImageStatistics | None) -> Float32[np.ndarray, "channels height width"]:
     """Pixels of an image, or of a block of it, as fractions of the legal range of its dtype.
 
     Args:
@@ -152,7 +287,7 @@ def fraction_statistics(statistics: ImageStatistics, dtype: np.dtype | str) -> I
     )
 
 
-def _offset_and_scale(dtype: np.dtype, statistics: ImageStatistics) -> tuple[float, float]:
+def _offset_and_scale(dtype: np.dtype, statistics: ImageStatistics | None) -> tuple[float, float]:
     """``fraction = (pixel - offset) / scale``, one pair for all channels, so that their ratios survive."""
     if dtype.kind == "b":
         return 0.0, 1.0
@@ -160,6 +295,7 @@ def _offset_and_scale(dtype: np.dtype, statistics: ImageStatistics) -> tuple[flo
         return 0.0, float(np.iinfo(dtype).max)
     if dtype.kind != "f":
         raise DataError(f"pixels of dtype {dtype} are no intensities; use an integer or floating point dtype.")
+    assert statistics is not None, "floating point images are scaled by their statistics"
     lowest, highest = min(statistics.minimum), max(statistics.maximum)
     if lowest >= 0 and highest <= 1:
         return 0.0, 1.0
@@ -182,17 +318,9 @@ def _strips(pixels: Pixels) -> Iterator[Pixels]:
         yield pixels[:, start : start + rows]
 
 
-def _histogram_statistics(blocks: Blocks, dtype: np.dtype, num_channels: int) -> ImageStatistics:
-    """Statistics of small integers, all from one exact histogram a channel. Lab is left out."""
-    lowest = np.iinfo(dtype).min if dtype.kind == "i" else 0
-    num_values = 1 << (8 * dtype.itemsize)
-    histograms = np.zeros((num_channels, num_values), dtype=np.int64)
-    for block in blocks():
-        for strip in _strips(block):
-            for channel, pixels in enumerate(strip):
-                shifted = pixels.ravel() if lowest == 0 else pixels.ravel().astype(np.int64) - lowest
-                histograms[channel] += np.bincount(shifted, minlength=num_values)
-    values = np.arange(num_values, dtype=np.float64) + lowest
+def _counted_statistics(histograms: np.ndarray, lowest: int) -> ImageStatistics:
+    """Statistics of integers, from one exact histogram a channel whose first value is ``lowest``. Without Lab."""
+    values = np.arange(histograms.shape[1], dtype=np.float64) + lowest
     if not histograms.sum():
         raise DataError("the image has no pixels.")
     means = histograms @ values / histograms.sum(axis=1)
@@ -221,44 +349,6 @@ def _counted_percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float,
     return tuple((low + (rank - below) * (high - low)).tolist())
 
 
-def _moment_statistics(blocks: Blocks) -> ImageStatistics:
-    """Extremes, means and deviations of any real dtype, merged block by block (Chan et al. 1979). No percentiles."""
-    count = 0
-    mean = m2 = minimum = maximum = np.zeros(0)
-    for block in blocks():
-        if block.dtype.kind not in "buif":
-            raise DataError(f"pixels of dtype {block.dtype} are no intensities; use integers or floats.")
-        for strip in _strips(block):
-            values = strip.reshape(strip.shape[0], -1).astype(np.float64)
-            number = values.shape[1]
-            if not number:
-                continue
-            if not np.isfinite(values).all():
-                bad = int(values.size - np.isfinite(values).sum())
-                raise DataError(f"{bad} or more pixels are NaN or infinite; replace them before ingesting the image.")
-            strip_mean = values.mean(axis=1)
-            strip_m2 = ((values - strip_mean[:, None]) ** 2).sum(axis=1)
-            if not count:
-                mean, m2 = strip_mean, strip_m2
-                minimum, maximum = values.min(axis=1), values.max(axis=1)
-            else:
-                delta = strip_mean - mean
-                mean = mean + delta * number / (count + number)
-                m2 = m2 + strip_m2 + delta**2 * count * number / (count + number)
-                minimum = np.minimum(minimum, values.min(axis=1))
-                maximum = np.maximum(maximum, values.max(axis=1))
-            count += number
-    if not count:
-        raise DataError("the image has no pixels.")
-    return ImageStatistics(
-        minimum=tuple(minimum.tolist()),
-        maximum=tuple(maximum.tolist()),
-        mean=tuple(mean.tolist()),
-        std=tuple(np.sqrt(m2 / count).tolist()),
-        percentiles=(),
-    )
-
-
 def _binned_percentiles(blocks: Blocks, statistics: ImageStatistics) -> tuple[tuple[float, ...], ...]:
     """Percentiles from a fine histogram between the known extremes."""
     num_channels = len(statistics.minimum)
@@ -280,19 +370,9 @@ def _binned_percentiles(blocks: Blocks, statistics: ImageStatistics) -> tuple[tu
     return tuple(result)
 
 
-def _with_lab(statistics: ImageStatistics, blocks: Blocks) -> ImageStatistics:
-    """Adds CIE Lab mean and deviation if there are three channels, taken as sRGB."""
-    if len(statistics.mean) != 3:
-        return statistics
-
-    def lab_blocks() -> Iterator[np.ndarray]:
-        for block in blocks():
-            for strip in _strips(block):
-                if strip.size:
-                    yield rgb2lab(np.clip(to_fraction(strip, statistics), 0, 1), channel_axis=0)
-
-    lab = _moment_statistics(lab_blocks)
-    return replace(statistics, lab_mean=lab.mean, lab_std=lab.std)
+def _lab_of(strip: Pixels, statistics: ImageStatistics | None) -> np.ndarray:
+    """CIE Lab (3, n) of pixels taken as sRGB; only floating point ones need the statistics of their image."""
+    return rgb2lab(np.clip(to_fraction(strip, statistics), 0, 1), channel_axis=0).reshape(3, -1)
 
 
 def _pooled_moments(

@@ -25,6 +25,7 @@ from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
 from raydom.storage.collection import Collection, Image, Levels, open_collection
 from raydom.storage.model_run import open_model_run
+from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.readers import read_image
 from raydom.storage.receipts import RunFolder
 from raydom.types import PERCENTILE_LEVELS, Block, ImageRecord, ImageStatistics, Region
@@ -108,7 +109,13 @@ class JobPlan:
     settings: dict[str, Any]
     overviews: list[Task]
     blocks: list[Task]
+    pyramids: list[Task]
     finishes: list[Task]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All of them, in the order of their stages."""
+        return [*self.overviews, *self.blocks, *self.pyramids, *self.finishes]
 
     @property
     def num_images(self) -> int:
@@ -119,7 +126,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     """Check a job and cut its images into tasks.
 
     An image of one block is overviewed, written and finished within that block; larger ones have an overview before
-    their blocks (for methods that need one) and are finished after them.
+    their blocks (for methods that need one) and are finished after them, the largest in parts.
 
     Raises:
         ConfigError: For what cannot be done, before anything is computed.
@@ -147,7 +154,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "version": BLOCK_VERSION,
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
-    plan = JobPlan(job, settings, [], [], [])
+    plan = JobPlan(job, settings, [], [], [], [])
     for image in images:
         record = image.record
         size = job.blocks.block_size
@@ -157,6 +164,9 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         plan.blocks.extend(Task(number, "block", block, content) for block in cut)
         if len(cut) > 1:
             plan.finishes.append(Task(number, "finish", whole, content))
+            parts = cut_blocks(record.image_id, record.spatial_shape, size << LEVELS_AT_ONCE)
+            if len(parts) > 1:
+                plan.pyramids.extend(Task(number, "pyramid", part, content) for part in parts)
             if not method.pointwise:
                 plan.overviews.append(Task(number, "overview", whole, content))
     return plan
@@ -205,7 +215,7 @@ def style_input(uri: str, device: str = "cpu") -> StyleInput:
 def style_pixels(uri: str) -> np.ndarray:
     """Pixels (c, h, w) of a style image as they are stored."""
     if not files.is_folder(uri):
-        return read_image(uri).pixels
+        return np.asarray(read_image(uri).pixels)
     pixels = Levels(uri).read(None, 0)
     return pixels if pixels.ndim == 3 else pixels[None]
 

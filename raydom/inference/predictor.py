@@ -12,7 +12,9 @@ import hashlib
 import io
 import json
 import logging
+import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +26,23 @@ from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
 from raydom.algorithms.trained import load_trained
 from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
-from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, stream_statistics, to_fraction
+from raydom.images.intensity import (
+    RunningStatistics,
+    fraction_statistics,
+    from_fraction,
+    image_statistics,
+    to_fraction,
+)
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.tiles import read_region, reflected
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
-from raydom.types import ImageRecord, Region
+from raydom.storage.pyramids import LEVELS_AT_ONCE, bands, open_levels, parts, write_coarser
+from raydom.storage.receipts import Receipt
+from raydom.storage.zarr_images import READ_ERRORS
+from raydom.types import Block, ImageRecord, Region
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +138,7 @@ class Predictor:
 
     @torch.inference_mode(False)
     def compute(self, task: Task, inputs: Any) -> Any:
-        if task.kind == "finish":
+        if task.kind in ("pyramid", "finish"):
             return inputs
         if task.kind == "overview":
             return self._make_overview(inputs)
@@ -157,6 +168,10 @@ class Predictor:
         return BlockOutput(np.rint(probability * 255).astype(np.uint8), {self.spec.label: labels}, fields)
 
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
+        if task.kind == "pyramid":
+            sums = self._write_coarser(outputs, task, task.block.write)
+            files.write_bytes_atomic(self._part_uri(outputs, task.block.write), sums.to_bytes())
+            return {}
         if task.kind == "finish":
             return {"record": self._finish(outputs, task)}
         if task.kind == "overview":
@@ -225,25 +240,54 @@ class Predictor:
             return ("foreground probability",)
         return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
 
+    def _write_coarser(self, image: Image, task: Task, part: Region) -> RunningStatistics:
+        """The coarser levels of a part of an image, as far as they are only its own; returns its statistics."""
+        uri = output_uri(self.job, image.image_id)
+        running = self._running_statistics(image)
+        for path, method in self._pyramids(image):
+            watch = running.add if not path else _unwatched
+            try:
+                write_coarser(open_levels(uri, path), method, part=part, watch=watch)
+            except READ_ERRORS as error:
+                damaged = zarr_images.unreadable_shards(uri, files.join(path, "0") if path else "0", part)
+                self._declare_lost(image, task, damaged, error)
+                raise
+        return running
+
     def _finish(self, image: Image, task: Task) -> str:
-        """Pyramid and statistics of a written image; returns its manifest row as JSON.
+        """What is left of the pyramid of a written image, and its statistics; returns its manifest row as JSON.
 
         Raises:
-            DataError: If a shard that was written is gone.
+            DataError: If a shard that was written is gone; its block is then one that failed.
         """
         uri = output_uri(self.job, image.image_id)
-        for path in ("0", *(f"labels/{label}/0" for label in self._output_labels(image))):
-            zarr_images.check_shards(uri, path)
-        zarr_images.write_pyramid(uri, method="mean")
+        for path, _ in self._pyramids(image):
+            lost = zarr_images.missing_shards(uri, files.join(path, "0") if path else "0")
+            if lost:
+                error = DataError(f"{uri}: {len(lost)} shards are missing, the first at {lost[0].start}.")
+                self._declare_lost(image, task, lost, error)
+                raise error
+        levels = open_levels(uri)
+        cut = parts(levels[0])
+        running = self._running_statistics(image)
+        for part in cut:
+            stored = self._part_uri(image, part)
+            known = len(cut) > 1 and files.exists(stored)
+            running.merge(
+                RunningStatistics.from_bytes(files.read_bytes(stored))
+                if known
+                else self._write_coarser(image, task, part)
+            )
+        if len(levels) > LEVELS_AT_ONCE + 1:
+            for path, method in self._pyramids(image):
+                write_coarser(open_levels(uri, path), method, start=LEVELS_AT_ONCE)
+        num_rows = zarr_images.shards_of(levels[0])[-2]
+        statistics = running.statistics(lambda: (band for part in cut for band in bands(levels[0], num_rows, part)))
         labels = tuple(self._output_labels(image))
-        for label in labels:
-            zarr_images.write_pyramid(uri, f"labels/{label}", method="nearest")
         kinds = image.record.label_kinds
         if self.spec is not None:
             kinds = ("binary" if self.spec.num_classes == 2 else "instance",)
         channels = self._output_channels(image)
-        pixels = zarr_images.open_array(uri, "0")
-        regions = list(zarr_images.shard_regions(pixels))
         record = dataclasses.replace(
             image.record,
             uri=f"images/{image.image_id}.zarr",
@@ -256,9 +300,42 @@ class Predictor:
             pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
             # Of the input and all that was done to it, so that whoever builds on this output notices a change.
             sha256=hashlib.sha256(f"{image.record.sha256}{task.fingerprint}".encode()).hexdigest(),
-            statistics=stream_statistics(lambda: (np.asarray(pixels[(..., *r.slices)]) for r in regions)),
+            statistics=statistics,
         )
         return json.dumps(to_dict(record))
+
+    def _pyramids(self, image: Image) -> list[tuple[str, str]]:
+        """The groups of an output that have levels, and how these are made."""
+        return [("", "mean"), *((f"labels/{label}", "nearest") for label in self._output_labels(image))]
+
+    def _running_statistics(self, image: Image) -> RunningStatistics:
+        dtype = "uint8" if self.spec else image.record.dtype
+        return RunningStatistics(dtype, len(self._output_channels(image)))
+
+    def _part_uri(self, image: Image, part: Region) -> str:
+        return self.job.folder.part_uri(image.image_id, image.record.sha256, part)
+
+    def _declare_lost(self, image: Image, task: Task, regions: Sequence[Region], error: Exception) -> None:
+        """Blocks whose pixels are gone or damaged, and what was made of them, are to be done again."""
+        side = self.job.blocks.block_size << LEVELS_AT_ONCE
+        lost = {("block", region.start) for region in regions}
+        lost |= {("pyramid", tuple(start // side * side for start in region.start)) for region in regions}
+        receipts = []
+        for kind, start in sorted(lost):
+            block = Block(image.image_id, Region(start, start))
+            receipts.append(
+                Receipt(
+                    block_id=block.block_id,
+                    image_id=image.image_id,
+                    kind=kind,
+                    fingerprint=task.fingerprint,
+                    status="failed",
+                    attempts=1,
+                    error=f"it was done, but what was stored cannot be read any more: {error}",
+                    finished_at=time.time(),
+                )
+            )
+        self.job.folder.write_receipts(receipts)
 
     # ------------------------------------------------------------------------------------------------- computation
 
@@ -346,6 +423,10 @@ class Predictor:
             logits: Tensor = self.network(scaled[None].to(self.device))[0].float()
             probability = logits.sigmoid() if len(logits) == 1 else logits.softmax(dim=0)
         return probability.cpu().numpy()
+
+
+def _unwatched(band: np.ndarray) -> None:
+    """Labels have no statistics."""
 
 
 def record_from_json(text: str) -> ImageRecord:

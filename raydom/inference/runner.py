@@ -108,6 +108,7 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Ch
     blocks = _blocks_to_do(plans, known)
     _create_outputs(plans, known, blocks)
     stage(names, blocks, "blocks")
+    stage(f"{names}: pyramids of large images", _pyramids_to_do(plans, known), "parts")
     finishes = _finishes_to_do(plans, known)
     stage(f"{names}: pyramids", finishes, "images")
     _sweep(jobs, finishes)
@@ -157,7 +158,7 @@ def _failures(plan: JobPlan) -> dict[str, Receipt]:
 
 def _valid(plan: JobPlan, retried: dict[str, Receipt]) -> dict[str, Receipt]:
     """The receipts that still hold: of this recipe and this content, and not a failure that is being retried."""
-    fingerprints = {task.key: task.fingerprint for task in (*plan.overviews, *plan.blocks, *plan.finishes)}
+    fingerprints = {task.key: task.fingerprint for task in plan.tasks}
     return {
         key: receipt
         for key, receipt in plan.job.folder.compact().items()
@@ -183,10 +184,19 @@ def _blocks_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list
     return todo
 
 
-def _finishes_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
+def _pyramids_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
     todo = []
     for plan, receipts in zip(plans, known, strict=True):
         broken = {task.block.image_id for task in plan.blocks if not _is_ok(receipts.get(task.key))}
+        todo += [t for t in plan.pyramids if t.key not in receipts and t.block.image_id not in broken]
+    return todo
+
+
+def _finishes_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
+    todo = []
+    for plan, receipts in zip(plans, known, strict=True):
+        parts = (*plan.blocks, *plan.pyramids)
+        broken = {task.block.image_id for task in parts if not _is_ok(receipts.get(task.key))}
         todo += [t for t in plan.finishes if t.key not in receipts and t.block.image_id not in broken]
     return todo
 
@@ -224,7 +234,7 @@ def _is_ok(receipt: Receipt | None) -> bool:
 def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     """Write the manifest of the images that are whole, and tell what is not."""
     receipts = _valid(plan, retried)
-    tasks = [*plan.overviews, *plan.blocks, *plan.finishes]
+    tasks = plan.tasks
     failed = tuple(receipts[task.key] for task in tasks if task.key in receipts and not _is_ok(receipts[task.key]))
     records = [
         record_from_json(receipts[task.key].record or "")
@@ -232,6 +242,8 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         if _is_ok(receipts.get(task.key)) and receipts[task.key].record
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
+    if len(records) == plan.num_images:
+        plan.job.folder.forget_parts()
     return JobReport(
         job=plan.job,
         num_blocks=len(plan.blocks),

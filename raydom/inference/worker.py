@@ -29,7 +29,7 @@ class Task:
 
     job: int
     kind: str
-    """block, overview or finish; the last two are of the whole image."""
+    """block, overview, pyramid or finish; overview and finish are of the whole image, pyramid of a part of it."""
     block: Block
     fingerprint: str
 

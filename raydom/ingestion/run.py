@@ -32,20 +32,23 @@ from raydom.ingestion.plan import IngestTask, LabelSource, find_files, make_plan
 from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
-from raydom.storage.pictures import Picture, default_channels, square_pixel
+from raydom.storage.pictures import LazyPixels, Picture, default_channels, square_pixel
+from raydom.storage.pyramids import bands, write_levels
 from raydom.storage.readers import read_pictures, split_part
 from raydom.storage.tables import write_table
 from raydom.storage.video import is_video_name
-from raydom.storage.zarr_images import create_image, create_labels, read_multiscale, write_levels
+from raydom.storage.zarr_images import create_image, create_labels, read_multiscale
 from raydom.types import Extra, ImageRecord, ImageStatistics
 
 logger = logging.getLogger(__name__)
 
 ERRORS = "ingest-errors.parquet"
 FORMAT = 1
+"""Raised when the same files would be stored differently, so that they are ingested again."""
 MANIFEST_EVERY_S = 20.0
 """At most so much work is lost when an ingestion is killed."""
-"""Raised when the same files would be stored differently, so that they are ingested again."""
+PIECE_ROWS = 256
+"""Rows of a large plane that are looked at in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,7 +340,10 @@ def _prepare(task: IngestTask, picture: Picture, planes: dict[str, LabelPlane], 
     uri = f"{folder}{image_id}.zarr"
     try:
         pixel_size = config.pixel_size_um if config.pixel_size_um is not None else picture.pixel_size_um
-        statistics = image_statistics(pixels)
+        if isinstance(pixels, LazyPixels):
+            statistics = stream_statistics(lambda: bands(pixels, PIECE_ROWS))
+        else:
+            statistics = image_statistics(pixels)
     except DataError as error:
         raise DataError(f"{task.source}{f' ({image_id})' if picture.plane else ''}: {error}") from error
     return ImageRecord(

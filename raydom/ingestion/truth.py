@@ -72,7 +72,7 @@ def _planes(
         return
     (path,) = paths
     for picture in read_pictures(source.uri, axes=config.axes, fps=config.fps, as_labels=True, copy=path):
-        pixels, valid = picture.pixels, None
+        pixels, valid = np.asarray(picture.pixels), None
         if source.ignore_value is not None:
             valid = (pixels != source.ignore_value).all(axis=0)
             pixels = np.where(valid, pixels, np.zeros((), pixels.dtype))
@@ -120,7 +120,7 @@ def merge_masks(source: LabelSource, paths: Sequence[Path]) -> LabelPlane:
             if len(pictures) != 1:
                 raise DataError(f"{where}: holds {len(pictures)} planes; the mask of an object is one.")
             try:
-                mask, _ = as_labels(pictures[0].pixels)
+                mask, _ = as_labels(np.asarray(pictures[0].pixels))
             except DataError as error:
                 raise DataError(f"{where}: {error}") from error
             if mask.max() and not ((mask == 0) | (mask == mask.max())).all():

@@ -24,7 +24,15 @@ from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.columns import columns_of, extra_columns, extras_of, matching
 from raydom.storage.tables import read_table, write_table
-from raydom.storage.zarr_images import check_inside, open_array, read_multiscale, read_properties
+from raydom.storage.zarr_images import (
+    READ_ERRORS,
+    check_inside,
+    has_shard,
+    open_array,
+    read_multiscale,
+    read_properties,
+    shards_of,
+)
 from raydom.types import PERCENTILE_LEVELS, ImageRecord, ImageStatistics, Region
 
 MANIFEST = "images.parquet"
@@ -73,7 +81,8 @@ class Image:
         self.record = record
         is_absolute = files.is_url(record.uri) or record.uri.startswith("/")
         self.uri = record.uri if is_absolute else files.join(collection_uri, record.uri)
-        self._levels = Levels(self.uri)
+        self._is_ours = not is_absolute
+        self._levels = Levels(self.uri, all_stored=self._is_ours)
 
     def __repr__(self) -> str:
         return f"Image({self.image_id!r}, {self.record.axes} {self.record.shape} {self.record.dtype}, {self.uri!r})"
@@ -154,7 +163,7 @@ class LabelImage:
         kinds = dict(zip(image.record.labels, image.record.label_kinds, strict=False))
         self.kind = kinds.get(name)
         """``binary``, ``instance``, or None if it was not recorded."""
-        self._levels = Levels(image.uri, f"labels/{name}")
+        self._levels = Levels(image.uri, f"labels/{name}", all_stored=image._is_ours)
 
     def __repr__(self) -> str:
         return f"LabelImage({self.name!r}, {self.uri!r})"
@@ -316,11 +325,16 @@ class Levels:
     """The levels of an OME-Zarr image or label: arrays opened when first needed, their axes told apart.
 
     Axes other than c, y and x may only be one plane thick, and are left out.
+
+    Args:
+        all_stored: That every shard was written, as raydom does it, so that a missing one is a fault. Other programs
+            leave out those that hold nothing but zeros.
     """
 
-    def __init__(self, uri: str, group_path: str = "") -> None:
+    def __init__(self, uri: str, group_path: str = "", *, all_stored: bool = False) -> None:
         self._uri = uri
         self._group_path = group_path
+        self._all_stored = all_stored
         self._forget()
 
     def _forget(self) -> None:
@@ -329,10 +343,10 @@ class Levels:
         self._arrays: dict[int, zarr.Array] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_uri": self._uri, "_group_path": self._group_path}
+        return {"_uri": self._uri, "_group_path": self._group_path, "_all_stored": self._all_stored}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._uri, self._group_path = state["_uri"], state["_group_path"]
+        self._uri, self._group_path, self._all_stored = state["_uri"], state["_group_path"], state["_all_stored"]
         self._forget()
 
     @property
@@ -385,12 +399,29 @@ class Levels:
         part = bounds if region is None else _as_region(region, bounds)
         check_inside(part, bounds.shape, self.where)
         try:
-            return np.asarray(array[self._index(part)])
-        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            pixels = np.asarray(array[self._index(part)])
+        except READ_ERRORS as error:
             raise DataError(
                 f"{self.where} level {level}: pixels {part.start} to {part.stop} are missing or damaged "
                 f"({type(error).__name__}: {error}). Write or ingest this image again."
             ) from error
+
+        if self._all_stored:
+            self._check_stored(array, part, pixels)
+        return pixels
+
+    def _check_stored(self, array: zarr.Array, part: Region, pixels: np.ndarray) -> None:
+        """Zarr reads a missing shard as zeros, so zeros are what it is looked for in."""
+        rows, columns = shards_of(array)[-2:]
+        for top in range(part.start[0] // rows * rows, part.stop[0], rows):
+            for left in range(part.start[1] // columns * columns, part.stop[1], columns):
+                shard = Region((top, left), (top + rows, left + columns))
+                rows_seen, columns_seen = shard.clipped(part).relative_to(part).slices
+                if not pixels[..., rows_seen, columns_seen].any() and not has_shard(array, shard):
+                    raise DataError(
+                        f"{self.where}/{array.basename}: the shard at {shard.start} is missing. Write or ingest this "
+                        "image again."
+                    )
 
     def lazy(self, level: int) -> da.Array:
         array = self.array(level)

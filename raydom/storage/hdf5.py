@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from raydom.errors import ConfigError, DataError
-from raydom.storage.pictures import Picture, ReadOptions, as_cyx, check_size, default_channels, plane_name
+from raydom.storage.pictures import (
+    LazyPixels,
+    Picture,
+    ReadOptions,
+    as_cyx,
+    check_size,
+    default_channels,
+    is_large,
+    plane_name,
+)
 
 DATASETS_SHOWN = 12
 MOST_CHANNELS = 4
@@ -44,9 +53,21 @@ def read_hdf5(path: Path, options: ReadOptions) -> Iterator[Picture]:
         sides = _pixel_sides(dataset)
         for index in np.ndindex(*sizes):
             place = dict(zip(stacked, index, strict=True))
-            plane = dataset[tuple(place.get(axis, slice(None)) for axis in axes)]
-            pixels = as_cyx(np.asarray(plane), "".join(axis for axis in axes if axis in "cyx"))
-            yield Picture(pixels, default_channels(len(pixels)), sides, plane_name(stacked, sizes, index), notes)
+
+            def read(rows: slice, columns: slice, place: dict[str, Any] = place) -> np.ndarray:
+                at = place | {"y": rows, "x": columns}
+                plane = dataset[tuple(at.get(axis, slice(None)) for axis in axes)]
+                return as_cyx(np.asarray(plane), "".join(axis for axis in axes if axis in "cyx"))
+
+            height, width = (dataset.shape[axes.index(axis)] for axis in "yx")
+            pixels: Any = read(slice(0, 1), slice(0, width))
+            shape = (len(pixels), height, width)
+            if is_large(shape, pixels.dtype):
+                pixels = LazyPixels(shape, pixels.dtype, read)
+            else:
+                pixels = read(slice(0, height), slice(0, width))
+            channels = default_channels(pixels.shape[0])
+            yield Picture(pixels, channels, sides, plane_name(stacked, sizes, index), notes)
 
 
 def _choose(file: Any, part: str | None) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from raydom.errors import DataError
 LARGEST_RATIO = 1100
 """Decoded over stored bytes beyond which a large file is taken for a decompression bomb; deflate reaches 1032."""
 LARGE_BYTES = 1 << 30
+LAZY_BYTES = 256 << 20
+"""Planes that are larger when decoded are read piece by piece, where their format allows it."""
 
 MICROMETRES = {
     "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0,
@@ -37,12 +41,47 @@ class ReadOptions:
     """Which array of a file that holds several, such as ``/volumes/raw``."""
 
 
+@runtime_checkable
+class Pixels(Protocol):
+    """What pixels are read from by ``[..., rows, columns]``: arrays in memory, of Zarr, or of a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LazyPixels:
+    """Pixels ``cyx`` of a large plane, read from its file when they are asked for, while the file is open."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    read: Callable[[slice, slice], np.ndarray]
+    """Gives all channels of some rows and columns."""
+
+    def __getitem__(self, index: tuple[Any, slice, slice]) -> np.ndarray:
+        channels, rows, columns = index
+        return self.read(rows, columns)[channels]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self.read(slice(0, self.shape[1]), slice(0, self.shape[2])).astype(dtype or self.dtype, copy=False)
+
+
+def is_large(shape: Sequence[int], dtype: np.dtype) -> bool:
+    """Whether pixels are to be read piece by piece."""
+    return math.prod(shape) * dtype.itemsize > LAZY_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One plane of an image file."""
 
-    pixels: np.ndarray
-    """Axes ``cyx``; gray has one channel."""
+    pixels: np.ndarray | LazyPixels
+    """Axes ``cyx``; gray has one channel. Large planes of TIFF and HDF5 files are not read before they are used."""
     channels: tuple[str, ...]
     """Names of the channels."""
     pixel_sides_um: tuple[float, float] | None

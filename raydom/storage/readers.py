@@ -23,10 +23,20 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import zarr
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
-from raydom.storage.pictures import Picture, ReadOptions, check_size, default_channels, lengths_um, plane_name
+from raydom.storage.pictures import (
+    LazyPixels,
+    Picture,
+    ReadOptions,
+    check_size,
+    default_channels,
+    is_large,
+    lengths_um,
+    plane_name,
+)
 from raydom.storage.video import VIDEO_SUFFIXES, is_video, read_video
 
 SUFFIXES = (
@@ -37,8 +47,6 @@ SUFFIXES = (
 HAVE_PARTS = ("HDF5",)
 """Kinds of files that hold several arrays, each with a name."""
 
-MAP_BYTES = 512 << 20
-"""TIFF series that are larger when decoded go through a temporary file instead of memory."""
 LARGEST_PIXEL_UM = 20.0
 """A TIFF resolution that means larger pixels (below 1270 dpi) is one for printing, not for measuring."""
 
@@ -49,7 +57,8 @@ def read_image(uri: str) -> Picture:
     Raises:
         DataError: If the file cannot be read, or holds several.
     """
-    pictures = list(itertools.islice(read_pictures(uri), 2))
+    read = (replace(picture, pixels=np.asarray(picture.pixels)) for picture in read_pictures(uri))
+    pictures = list(itertools.islice(read, 2))
     if len(pictures) != 1:
         raise DataError(f"{uri}: holds a stack of planes ({pictures[0].plane}, ...); name a file with one image.")
     return pictures[0]
@@ -257,10 +266,10 @@ def _read_tiff(path: Path, options: ReadOptions) -> Iterator[Picture]:
         _check_last_directory(tiff)
         for number, series in enumerate(positions):
             prefix = plane_name("p", [len(positions)], [number])
-            pixels = _series_pixels(series)
-            _refuse(complaints)
-            for picture in _series_pictures(tiff, number, series, pixels, options):
+            for picture in _series_pictures(tiff, number, series, options):
+                _refuse(complaints)
                 yield replace(picture, plane=prefix + picture.plane)
+                _refuse(complaints)  # of pixels that were read meanwhile
 
 
 def _positions(tiff: Any) -> list[Any]:
@@ -278,33 +287,63 @@ def _positions(tiff: Any) -> list[Any]:
     return series
 
 
-def _series_pixels(series: Any) -> np.ndarray:
-    shape, axes = tuple(series.shape), str(series.axes)
-    if "X" not in axes or "Y" not in axes or series.dtype.kind not in "buif":
-        raise DataError(f"axes {axes} of shape {shape} and dtype {series.dtype} are no image.")
-    size = series.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    pixels = series.asarray(out="memmap") if size > MAP_BYTES else series.asarray()
-    return pixels.reshape(shape)
-
-
-def _series_pictures(
-    tiff: Any, number: int, series: Any, pixels: np.ndarray, options: ReadOptions
-) -> Iterator[Picture]:
+def _series_pictures(tiff: Any, number: int, series: Any, options: ReadOptions) -> Iterator[Picture]:
     """The planes of one image, the ``number``-th of the file."""
-    axes = str(series.axes)
+    from tifffile import PHOTOMETRIC
+
+    axes, pixels = str(series.axes), _series_pixels(series)
     if options.pages == "channels" and "C" not in axes:
         unnamed = [axis for axis in axes if axis in "IQ"]
         axes = axes.replace(unnamed[0], "C") if len(unnamed) == 1 else axes
     page, sides = series.keyframe, _tiff_pixel_sides(tiff, series.keyframe, number)
     names = _tiff_channel_names(tiff, number)
     others = [axis for axis in axes if axis not in "CSYX"]
-    order = [axes.index(axis) for axis in (*others, *(a for a in "CSYX" if a in axes))]
-    pixels = pixels.transpose(order)
-    stacked = pixels.shape[: len(others)]
-    for index in np.ndindex(*stacked):
-        picture = _tiff_plane(np.asarray(pixels[index]), axes, page, names, options.as_labels)
-        plane = plane_name(others, stacked, index)
-        yield Picture(picture.pixels, picture.channels, sides, plane, picture.notes)
+    own = [axis for axis in "CSYX" if axis in axes]
+    size = dict(zip(axes, pixels.shape, strict=True))
+
+    for index in np.ndindex(*(size[axis] for axis in others)):
+        at: dict[str, Any] = dict(zip(others, index, strict=True))
+
+        def read(rows: slice, columns: slice, at: dict[str, Any] = at) -> Picture:
+            place = at | {"Y": rows, "X": columns}
+            plane = np.asarray(pixels[tuple(place.get(axis, slice(None)) for axis in axes)])
+            kept = [axis for axis in axes if axis in own]
+            return _tiff_plane(plane.transpose([kept.index(axis) for axis in own]), axes, page, names, options)
+
+        picture = read(slice(0, 1), slice(0, size["X"]))
+        shape = (picture.pixels.shape[0], size["Y"], size["X"])
+        # What the colours of a palette mean depends on which of them are used, so they are not read piece by piece.
+        if is_large(shape, picture.pixels.dtype) and page.photometric != PHOTOMETRIC.PALETTE:
+            lazy = LazyPixels(shape, picture.pixels.dtype, lambda *part: np.asarray(read(*part).pixels))
+            picture = replace(picture, pixels=lazy)
+        else:
+            picture = read(slice(0, size["Y"]), slice(0, size["X"]))
+        plane = plane_name(others, [size[axis] for axis in others], index)
+        yield replace(picture, pixel_sides_um=sides, plane=plane)
+
+
+def _series_pixels(series: Any) -> Any:
+    """Decoded, if that is not much; else an array that reads what is asked for."""
+    shape, axes = tuple(series.shape), str(series.axes)
+    if "X" not in axes or "Y" not in axes or series.dtype.kind not in "buif":
+        raise DataError(f"axes {axes} of shape {shape} and dtype {series.dtype} are no image.")
+    if not is_large(shape, series.dtype):
+        return series.asarray().reshape(shape)
+    if series.dataoffset is not None:  # not compressed, in one piece
+        return _Uncompressed(series.parent.filehandle.path, series.dataoffset, series.parent.byteorder, series)
+    return zarr.open_array(series.aszarr(), mode="r")
+
+
+class _Uncompressed:
+    """An array in one piece of a file. Each access maps the file anew, so that what was read does not stay mapped."""
+
+    def __init__(self, path: str, offset: int, byteorder: str, series: Any) -> None:
+        self._path, self._offset = path, offset
+        self.shape, self.dtype = tuple(series.shape), np.dtype(byteorder + series.dtype.char)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        mapped = np.memmap(self._path, self.dtype, "r", self._offset, self.shape)
+        return np.array(mapped[index])
 
 
 def _check_stored(series: Any, path: Path) -> None:
@@ -335,8 +374,8 @@ def _check_last_directory(tiff: Any) -> None:
         raise DataError("truncated: it ends inside the directory of its last page.")
 
 
-def _tiff_plane(pixels: np.ndarray, axes: str, page: Any, names: tuple[str, ...], as_labels: bool) -> Picture:
-    """One plane, axes some of ``CSYX``, with its samples as channels."""
+def _tiff_plane(pixels: np.ndarray, axes: str, page: Any, names: tuple[str, ...], options: ReadOptions) -> Picture:
+    """One plane, or a part of one, axes some of ``CSYX``, with its samples as channels."""
     from tifffile import PHOTOMETRIC
 
     photometric, num_samples = page.photometric, page.samplesperpixel
@@ -349,7 +388,7 @@ def _tiff_plane(pixels: np.ndarray, axes: str, page: Any, names: tuple[str, ...]
         used = colours[:, np.unique(pixels)]
         if (used == used[:1]).all():
             pixels = colours[0].astype(np.uint8 if colours.max() < 256 else np.uint16)[pixels]
-        elif not as_labels:
+        elif not options.as_labels:
             pixels = colours.astype(np.uint8 if colours.max() < 256 else np.uint16)[:, pixels]
             return _colour_picture(pixels)
     if photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":

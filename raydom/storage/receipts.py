@@ -21,6 +21,7 @@ import pyarrow as pa
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.tables import read_table, write_table
+from raydom.types import Region
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Receipt:
     block_id: str
     image_id: str
     kind: str
-    """block, overview (of the global pass) or finish (pyramid and statistics of an image)."""
+    """block, overview (of the global pass), pyramid (of a part of a large image) or finish (what is left of the
+    pyramid, and the statistics, of an image)."""
     fingerprint: str
     status: str
     """ok, failed or quarantined."""
@@ -216,7 +218,20 @@ class RunFolder:
 
     def overview_uri(self, image_id: str, content: str) -> str:
         """Where the overview of an image of some content is kept between the global pass and the blocks."""
-        return files.join(self.uri, "overviews", hashlib.sha256(f"{image_id}@{content}".encode()).hexdigest() + ".npy")
+        return files.join(self.uri, "overviews", _hashed(image_id, content) + ".npy")
+
+    def forget_parts(self) -> None:
+        """Remove what is only kept between the stages of a run."""
+        for name in ("overviews", "parts"):
+            files.remove(files.join(self.uri, name))
+
+    def part_uri(self, image_id: str, content: str, part: Region) -> str:
+        """Where the sums over a part of the output of an image are kept until that is finished."""
+        return files.join(self.uri, "parts", _hashed(image_id, content, *part.start) + ".npz")
+
+
+def _hashed(*names: Any) -> str:
+    return hashlib.sha256("@".join(str(name) for name in names).encode()).hexdigest()
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,6 @@ Source: https://ngff.openmicroscopy.org/0.5 and /0.4.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.sync import sync
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
@@ -28,6 +28,8 @@ SMALLEST_LEVEL_PX = 512
 """Levels are added until the longer side is at most this."""
 MAX_JOINT_CHANNELS = 4
 """Up to this many channels share a chunk; more are chunked one by one, so that one can be shown alone."""
+READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError)
+"""What Zarr and its codecs raise for shards that are damaged."""
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6, "angstrom": 1e-4}
 """Length of the units that OME-Zarr names, in micrometres."""
 
@@ -78,7 +80,7 @@ def create_image(
         overwrite: Replace what is there, its labels included.
 
     Returns:
-        The levels, for ``write_levels``.
+        The levels, for ``pyramids.write_levels``.
 
     Raises:
         ConfigError: If there is an image and ``overwrite`` is not set, or the arguments do not fit together.
@@ -165,14 +167,24 @@ def write_region(
     """
     array = array if array is not None else open_array(uri, array_path, mode="r+")
     where = f"{uri}/{array_path}"
-    check_whole_shards(region, _shards(array)[-2:], array.shape[-2:], where)
+    check_whole_shards(region, shards_of(array)[-2:], array.shape[-2:], where)
     expected = (*array.shape[:-2], *region.shape)
     if pixels.shape != expected or pixels.dtype != array.dtype:
         raise ConfigError(
             f"{where}: pixels of shape {pixels.shape} and dtype {pixels.dtype} cannot be written where "
             f"{expected} and {array.dtype} are stored."
         )
-    array[(..., *region.slices)] = pixels
+    store_shards(array, region, pixels)
+
+
+def store_shards(array: zarr.Array, region: Region, pixels: np.ndarray) -> None:
+    """Put pixels in the place of whole shards, also of damaged ones, which Zarr would refuse to replace."""
+    try:
+        array[(..., *region.slices)] = pixels
+    except READ_ERRORS:
+        for shard in shard_regions(array, region):
+            sync(_stored_shard(array, shard).delete())
+        array[(..., *region.slices)] = pixels
 
 
 def read_region(uri: str, array_path: str, region: Region) -> np.ndarray:
@@ -180,50 +192,6 @@ def read_region(uri: str, array_path: str, region: Region) -> np.ndarray:
     array = open_array(uri, array_path)
     check_inside(region, array.shape[-2:], f"{uri}/{array_path}")
     return np.asarray(array[(..., *region.slices)])
-
-
-def write_pyramid(uri: str, group_path: str = "", method: str = "mean") -> None:
-    """Fill the levels 1, 2, ... from level 0, shard by shard, holding a few shards at a time.
-
-    Args:
-        uri: The image.
-        group_path: ``labels/<name>`` for a label.
-        method: ``mean`` of 2 x 2 pixels (of those that exist, at an odd border), or ``nearest``: the first of them.
-    """
-    if method not in ("mean", "nearest"):
-        raise ConfigError(f"pyramids are made by mean or nearest; got {method!r}.")
-    paths = [files.join(group_path, path) if group_path else path for path in read_multiscale(uri, group_path).paths]
-    for finer, coarser in itertools.pairwise(paths):
-        source, target = open_array(uri, finer), open_array(uri, coarser, mode="r+")
-        bounds = Region.whole(source.shape[-2:])
-        for region in shard_regions(target):
-            double = Region(tuple(2 * n for n in region.start), tuple(2 * n for n in region.stop)).clipped(bounds)
-            pixels = np.asarray(source[(..., *double.slices)])
-            target[(..., *region.slices)] = halved(pixels, method)
-
-
-def write_levels(levels: Sequence[zarr.Array], pixels: np.ndarray, method: str = "mean") -> None:
-    """Write all levels of a new image or label whose pixels are in memory; see ``write_pyramid``."""
-    for number, array in enumerate(levels):
-        pixels = halved(pixels, method) if number else pixels
-        if pixels.shape != array.shape or pixels.dtype != array.dtype:
-            raise ConfigError(f"{pixels.dtype} pixels of shape {pixels.shape}; {array.dtype} {array.shape} expected.")
-        array[...] = pixels
-
-
-def halved(pixels: np.ndarray, method: str) -> np.ndarray:
-    """Half the size in the last two axes (rounded up); integers are rounded to nearest."""
-    if method == "nearest":
-        return pixels[..., ::2, ::2]
-    # Repeating the last row of an odd side leaves it the mean of the pixels that exist.
-    padding = [(0, 0)] * (pixels.ndim - 2) + [(0, size % 2) for size in pixels.shape[-2:]]
-    even = np.pad(pixels, padding, mode="edge") if any(after for _, after in padding) else pixels
-    parts = [even[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
-    if pixels.dtype.kind in "bui" and pixels.dtype.itemsize <= 2:
-        total = sum((part.astype(np.int32) for part in parts[1:]), parts[0].astype(np.int32))
-        return ((total + 2) // 4).astype(pixels.dtype)
-    mean = sum((part.astype(np.float64) for part in parts[1:]), parts[0].astype(np.float64)) / 4
-    return (np.rint(mean) if pixels.dtype.kind in "ui" else mean).astype(pixels.dtype)
 
 
 def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
@@ -290,26 +258,43 @@ def open_array(uri: str, array_path: str, mode: str = "r") -> zarr.Array:
     return array if mode == "r" else array.with_config({"write_empty_chunks": True})
 
 
-def shard_regions(array: zarr.Array) -> Iterator[Region]:
-    """The regions of a level that are one shard each, in y and x: what can be written independently."""
-    height, width = array.shape[-2:]
-    rows, columns = _shards(array)[-2:]
-    for top in range(0, height, rows):
-        for left in range(0, width, columns):
-            yield Region((top, left), (min(top + rows, height), min(left + columns, width)))
+def shard_regions(array: zarr.Array, part: Region | None = None) -> Iterator[Region]:
+    """The regions of a level (or of a part of it, of whole shards) that are one shard each, in y and x."""
+    part = Region.whole(array.shape[-2:]) if part is None else part
+    rows, columns = shards_of(array)[-2:]
+    for top in range(part.start[0], part.stop[0], rows):
+        for left in range(part.start[1], part.stop[1], columns):
+            yield Region((top, left), (top + rows, left + columns)).clipped(part)
 
 
-def check_shards(uri: str, array_path: str) -> None:
-    """Make sure that every shard of a level is stored; Zarr would read a missing one as zeros.
+def has_shard(array: zarr.Array, region: Region) -> bool:
+    """Whether the shard that begins where ``region`` does is stored; Zarr would read a missing one as zeros."""
+    return bool(sync(_stored_shard(array, region).exists()))
 
-    Raises:
-        DataError: If some are missing.
-    """
+
+def _stored_shard(array: zarr.Array, region: Region) -> Any:
+    place = [start // side for start, side in zip(region.start, shards_of(array)[-2:], strict=True)]
+    return array.store_path / array.metadata.encode_chunk_key((*(0 for _ in array.shape[:-2]), *place))
+
+
+def missing_shards(uri: str, array_path: str) -> list[Region]:
+    """The regions of a level whose shards are not stored."""
     array = open_array(uri, array_path)
-    wanted = math.prod(-(-size // shard) for size, shard in zip(array.shape, _shards(array), strict=True))
-    missing = wanted - array._nshards_initialized  # its public twin counts the chunks within
-    if missing:
-        raise DataError(f"{uri}/{array_path}: {missing} of {wanted} shards are missing.")
+    wanted = math.prod(-(-size // shard) for size, shard in zip(array.shape, shards_of(array), strict=True))
+    if array._nshards_initialized == wanted:  # one listing; its public twin counts the chunks within
+        return []
+    return [region for region in shard_regions(array) if not has_shard(array, region)]
+
+
+def unreadable_shards(uri: str, array_path: str, part: Region) -> list[Region]:
+    """The regions of shards within a part of a level that are stored and cannot be read."""
+    array, found = open_array(uri, array_path), []
+    for region in shard_regions(array, part):
+        try:
+            array[(..., *region.slices)]
+        except READ_ERRORS:
+            found.append(region)
+    return found
 
 
 def check_whole_shards(region: Region, shards: Sequence[int], shape: Sequence[int], where: str) -> None:
@@ -341,7 +326,8 @@ def _open_group(uri: str, path: str = "") -> zarr.Group:
         raise DataError(f"{files.join(uri, path)}: no Zarr group, or it is damaged ({error}).") from error
 
 
-def _shards(array: zarr.Array) -> tuple[int, ...]:
+def shards_of(array: zarr.Array) -> tuple[int, ...]:
+    """What is written whole, along each axis: shards, or chunks where there are none."""
     return tuple(array.shards or array.chunks)
 
 

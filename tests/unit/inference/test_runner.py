@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from raydom.algorithms.trained import load_trained
 from raydom.config import BlockConfig, ImageFilter, NstConfig, RunConfig, StyleConfig
-from raydom.errors import ClusterError, ConfigError
+from raydom.errors import ClusterError, ConfigError, DataError
 from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
 from raydom.inference.runner import execute_serially, run_jobs
@@ -287,25 +288,79 @@ def test_retrying_does_all_that_failed_whatever_its_kind(tmp_path, make_collecti
     assert _run(job, run=dataclasses.replace(QUIET, retry_failed=True))[0].ok
 
 
-def test_a_lost_shard_is_no_image(tmp_path, make_collection, make_model, monkeypatch):
-    collection = make_collection("c", _images(6, (64, 64)))
-    job = BlockJob(
-        name="s",
-        collection=collection.uri,
-        out=str(tmp_path / "o"),
-        model=make_model(),
-        blocks=BlockConfig(block_size=32),
-    )
+@pytest.mark.parametrize("path", ["0/c/0/1/2", "labels/label/0/c/1/2"])
+@pytest.mark.parametrize("fault", ["lost", "cut", "changed"])
+def test_blocks_whose_stored_pixels_are_lost_or_damaged_are_done_again(
+    tmp_path, make_collection, make_model, monkeypatch, fault, path
+):
+    collection = make_collection("c", _images(6, (150, 64)))
+    model = make_model()
+    jobs = [
+        BlockJob(
+            name="s", collection=collection.uri, out=str(tmp_path / n), model=model, blocks=BlockConfig(block_size=16)
+        )
+        for n in ("a", "b")
+    ]
+    _run(jobs[0])
+    shard = tmp_path / "b/images/img0.zarr" / path
     read = Predictor.read
 
-    def losing(self, task):
-        if task.kind == "finish":
-            (tmp_path / "o/images/img0.zarr/0/c/0/1/0").unlink(missing_ok=True)
+    def damaging(self, task):
+        if task.kind == "pyramid" and shard.exists():
+            stored = shard.read_bytes()
+            shard.unlink()
+            if fault != "lost":
+                shard.write_bytes(stored[: len(stored) // 2] if fault == "cut" else stored[:4] + b"????" + stored[8:])
         return read(self, task)
 
-    monkeypatch.setattr(Predictor, "read", losing)
-    (report,) = _run(job)
-    assert "1 of 4 shards are missing" in (report.failed[0].error or "") and not len(open_collection(job.out))
+    with monkeypatch.context() as patched:
+        patched.setattr(Predictor, "read", damaging)
+        (report,) = _run(jobs[1])
+    told = {receipt.block_id: receipt.error for receipt in report.failed if receipt.kind == "block"}
+    assert list(told) == ["img0@16-32"] and "cannot be read any more" in told["img0@16-32"]
+    assert not len(open_collection(jobs[1].out))
+
+    done = []
+    process = Predictor.write
+    monkeypatch.setattr(Predictor, "write", lambda self, task, out: done.append(task.key) or process(self, task, out))
+    (report,) = _run(jobs[1], run=dataclasses.replace(QUIET, retry_failed=True))
+    assert report.ok, report.failed
+    assert sorted(done) == ["block:img0@16-32", "finish:img0@0-0", "pyramid:img0@0-0"]
+    one, other = (open_collection(job.out)["img0"] for job in jobs)
+    assert one.record == other.record
+    for level in range(one.num_levels):
+        np.testing.assert_array_equal(one.numpy(level=level), other.numpy(level=level))
+        np.testing.assert_array_equal(one.labels().numpy(level=level), other.labels().numpy(level=level))
+
+
+def test_a_large_image_that_is_finished_in_parts_is_that_finished_at_once(tmp_path, make_collection, monkeypatch):
+    monkeypatch.setattr("raydom.storage.zarr_images.SMALLEST_LEVEL_PX", 4)
+    for dtype in (np.uint8, np.float32):
+        pixels = np.random.default_rng(0).uniform(0, 250, (3, 300, 170)).astype(dtype)
+        collection = make_collection("c", {"img0": pixels})
+        found = []
+        for size in (16, 512):
+            out = str(tmp_path / f"{size}{np.dtype(dtype)}")
+            job = BlockJob(name="s", collection=collection.uri, out=out, blocks=BlockConfig(block_size=size))
+            assert _run(job)[0].ok
+            assert not (Path(out) / "run/parts").exists()
+            found.append(open_collection(out)["img0"])
+        one, other = found
+        assert one.num_levels == other.num_levels == 8
+        for level in range(one.num_levels):
+            np.testing.assert_array_equal(one.numpy(level=level), other.numpy(level=level))
+        for name in ("minimum", "maximum", "mean", "std", "percentiles", "lab_mean", "lab_std"):
+            np.testing.assert_allclose(getattr(one.statistics, name), getattr(other.statistics, name), rtol=1e-9)
+
+
+def test_a_missing_shard_of_the_input_is_no_black_image(tmp_path, make_collection):
+    black = np.zeros((1, 1100, 8), np.uint8)
+    collection = make_collection("c", {"img0": black})
+    assert not collection["img0"].numpy().any()
+    (tmp_path / "c/images/img0.zarr/0/c/0/1/0").unlink()
+    with pytest.raises(DataError, match=r"shard at \(1024, 0\) is missing"):
+        open_collection(collection.uri)["img0"].numpy()
+    assert collection["img0"].numpy((slice(0, 1000), slice(0, 8))).shape == (1, 1000, 8)
 
 
 def test_the_output_is_other_content_when_the_style_is_another(tmp_path, make_collection):

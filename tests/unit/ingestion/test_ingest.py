@@ -24,8 +24,9 @@ from raydom.images.intensity import image_statistics
 from raydom.ingestion import IngestReport, ingest
 from raydom.ingestion.run import ingest_file
 from raydom.storage.collection import open_collection
+from raydom.storage.pyramids import write_levels
 from raydom.storage.summary import describe
-from raydom.storage.zarr_images import create_image, create_labels, write_levels
+from raydom.storage.zarr_images import create_image, create_labels
 
 GENERATOR = np.random.default_rng(0)
 

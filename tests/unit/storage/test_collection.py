@@ -22,7 +22,8 @@ from raydom.storage.collection import (
     table_to_records,
     write_manifest,
 )
-from raydom.storage.zarr_images import create_image, create_labels, write_pyramid, write_region
+from raydom.storage.pyramids import write_pyramid
+from raydom.storage.zarr_images import create_image, create_labels, write_region
 from raydom.types import ImageRecord, Region
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 21, 13), dtype=np.uint8)

@@ -11,16 +11,15 @@ from ome_zarr_models.v05.image_label import ImageLabel
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.pyramids import halved, write_pyramid
 from raydom.storage.zarr_images import (
     create_image,
     create_labels,
-    halved,
     list_labels,
     open_array,
     read_multiscale,
     read_region,
     shard_regions,
-    write_pyramid,
     write_region,
 )
 from raydom.types import Region
