@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(configs.DemoConfig, "raydom.demo:demo", "run the main job on two small synthetic domains"),
     "ingest": Command(configs.IngestConfig, "raydom.cluster.commands:ingest", "read image files into a collection"),
     "info": Command(configs.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
+    "pack": Command(configs.PackConfig, "raydom.cluster.commands:pack", "pack a collection into few Parquet files"),
     "train supervised": Command(
         configs.SupervisedConfig, "raydom.cluster.commands:train_supervised", "train a segmentation model"
     ),

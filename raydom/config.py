@@ -428,6 +428,25 @@ class InfoConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackConfig:
+    """Pack the images of a collection, or crops of them, into few Parquet files; writes a collection."""
+
+    collection: str = field(metadata={"positional": True})
+    """Collection to pack."""
+    out: str
+    """Collection to write; there must be nothing yet."""
+    crop_px: int | None = field(default=None, metadata={"flag": "--crop"})
+    """Cut images into squares of this side, px, each an image of its own; the last ones overlap their neighbours, to be
+    of full size. Default: images stay whole."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    quiet: bool = False
+    """No progress."""
+
+    def __post_init__(self) -> None:
+        _require(self.crop_px is None or self.crop_px >= 1, f"crop must be >= 1 px; got {self.crop_px}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoConfig:
     """Run the main job on two small synthetic domains, offline, in a few minutes."""
 

@@ -103,7 +103,8 @@ class ImageRecord:
 
     image_id: str
     uri: str
-    """Where the OME-Zarr group is: relative to the collection, or absolute for an image indexed in place."""
+    """Where the OME-Zarr group is, or the row of a packed image: relative to the collection, or absolute for an image
+    indexed in place."""
     axes: str
     """Order of the axes of the stored array, such as ``cyx``."""
     shape: tuple[int, ...]

@@ -5,6 +5,7 @@ Each imports what it needs when it is called, so that no command waits for the l
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,24 @@ def info(config: configs.InfoConfig) -> int:
         Console().print_json(json.dumps(facts))
     else:
         show_facts(facts)
+    return 0
+
+
+def pack(config: configs.PackConfig) -> int:
+    """Pack a collection into few Parquet files."""
+    from raydom.inference.progress import ProgressReport
+    from raydom.storage.collection import open_collection
+    from raydom.storage.packing import pack as run
+
+    chosen = open_collection(config.collection).filter(**dataclasses.asdict(config.images))
+    with ProgressReport("pack", 0, "images", config.quiet) as progress:
+        report = run(chosen, config.out, config.crop_px, progress.at)
+    Console(highlight=False).print(
+        f"{config.out}: {f'{report.num_rows} crops of ' if config.crop_px else ''}{report.num_images} images in "
+        f"{report.num_shards} shards, {report.num_bytes / 2**20:.1f} MiB.",
+        markup=False,
+        soft_wrap=True,
+    )
     return 0
 
 

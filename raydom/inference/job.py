@@ -23,8 +23,9 @@ from raydom.images.tiles import cut_blocks
 from raydom.inference.worker import Task
 from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
-from raydom.storage.collection import Collection, Image, Levels, open_collection
+from raydom.storage.collection import Collection, Image, open_collection, open_levels
 from raydom.storage.model_run import open_model_run
+from raydom.storage.packed import is_packed
 from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.readers import read_image
 from raydom.storage.receipts import RunFolder
@@ -201,7 +202,7 @@ def style_input(uri: str, device: str = "cpu") -> StyleInput:
     """A style image as the methods take it: fractions of its legal range and its own statistics.
 
     Args:
-        uri: An image file, or an OME-Zarr image such as those of a collection.
+        uri: An image file, or an image of a collection (OME-Zarr or packed).
         device: Where the pixels are to be.
     """
     stored = style_pixels(uri)
@@ -214,9 +215,9 @@ def style_input(uri: str, device: str = "cpu") -> StyleInput:
 @functools.lru_cache(maxsize=2)
 def style_pixels(uri: str) -> np.ndarray:
     """Pixels (c, h, w) of a style image as they are stored."""
-    if not files.is_folder(uri):
+    if not is_packed(uri) and not files.is_folder(uri):
         return np.asarray(read_image(uri).pixels)
-    pixels = Levels(uri).read(None, 0)
+    pixels = open_levels(uri).read(None, 0)
     return pixels if pixels.ndim == 3 else pixels[None]
 
 

@@ -23,9 +23,12 @@ from raydom.config import Condition
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.columns import columns_of, extra_columns, extras_of, matching
+from raydom.storage.packed import PackedLevels, is_packed
 from raydom.storage.tables import read_table, write_table
 from raydom.storage.zarr_images import (
     READ_ERRORS,
+    RegionLike,
+    as_region,
     check_inside,
     has_shard,
     open_array,
@@ -70,7 +73,6 @@ SCHEMA = pa.schema(
 _STATISTICS = ("minimum", "maximum", "mean", "std", "percentiles", "lab_mean", "lab_std")
 _FACTS = tuple(name for name in SCHEMA.names if name not in _STATISTICS)
 
-RegionLike = Region | tuple[slice, ...] | None
 Names = str | Sequence[str] | None
 
 
@@ -82,7 +84,7 @@ class Image:
         is_absolute = files.is_url(record.uri) or record.uri.startswith("/")
         self.uri = record.uri if is_absolute else files.join(collection_uri, record.uri)
         self._is_ours = not is_absolute
-        self._levels = Levels(self.uri, all_stored=self._is_ours)
+        self._levels = open_levels(self.uri, all_stored=self._is_ours)
 
     def __repr__(self) -> str:
         return f"Image({self.image_id!r}, {self.record.axes} {self.record.shape} {self.record.dtype}, {self.uri!r})"
@@ -158,12 +160,11 @@ class LabelImage:
 
     def __init__(self, image: Image, name: str) -> None:
         self.name = name
-        self._image_uri = image.uri
         self.uri = files.join(image.uri, "labels", name)
         kinds = dict(zip(image.record.labels, image.record.label_kinds, strict=False))
         self.kind = kinds.get(name)
         """``binary``, ``instance``, or None if it was not recorded."""
-        self._levels = Levels(image.uri, f"labels/{name}", all_stored=image._is_ours)
+        self._levels = open_levels(image.uri, f"labels/{name}", all_stored=image._is_ours)
 
     def __repr__(self) -> str:
         return f"LabelImage({self.name!r}, {self.uri!r})"
@@ -174,7 +175,7 @@ class LabelImage:
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(self._levels.array(0).dtype)
+        return self._levels.dtype
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -182,7 +183,7 @@ class LabelImage:
 
     def properties(self) -> list[dict[str, Any]]:
         """What is known of the objects, such as their ``category``, under their number as ``label-value``."""
-        return read_properties(self._image_uri, self.name)
+        return self._levels.properties()
 
     def numpy(self, region: RegionLike = None, level: int = 0) -> np.ndarray:
         """The labels of a region, axes ``yx``."""
@@ -379,6 +380,14 @@ class Levels:
         sizes = dict(zip(self._axes_of(level), self.array(level).shape, strict=True))
         return sizes["y"], sizes["x"]
 
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.array(0).dtype)
+
+    def properties(self) -> list[dict[str, Any]]:
+        """What is known of the objects of a label, each with its number as ``label-value``; [] if nothing is."""
+        return read_properties(self._uri, self._group_path.removeprefix("labels/"))
+
     def num_channels(self) -> int:
         """1 if there is no channel axis."""
         return dict(zip(self._axes_of(0), self.array(0).shape, strict=True)).get("c", 1)
@@ -396,7 +405,7 @@ class Levels:
     def read(self, region: RegionLike, level: int) -> np.ndarray:
         array = self.array(level)
         bounds = Region.whole(self.shape(level))
-        part = bounds if region is None else _as_region(region, bounds)
+        part = bounds if region is None else as_region(region, bounds)
         check_inside(part, bounds.shape, self.where)
         try:
             pixels = np.asarray(array[self._index(part)])
@@ -438,6 +447,11 @@ class Levels:
         return tuple(spatial.get(axis, 0) for axis in self._axes)
 
 
+def open_levels(uri: str, group_path: str = "", *, all_stored: bool = False) -> Levels | PackedLevels:
+    """The levels of an image, or of its label ``labels/<name>``, however it is stored; see ``Levels``."""
+    return PackedLevels(uri, group_path) if is_packed(uri) else Levels(uri, group_path, all_stored=all_stored)
+
+
 def check_flat(axes: str, shape: Sequence[int], where: str) -> None:
     """Refuse arrays that are no single plane of channels, y and x (in this order).
 
@@ -461,15 +475,6 @@ def _flat(labels: Any, where: str) -> Any:
     if labels.shape[0] != 1:
         raise DataError(f"{where}: labels with {labels.shape[0]} channels; store each as a label of its own.")
     return labels[0]
-
-
-def _as_region(region: Region | tuple[slice, ...], bounds: Region) -> Region:
-    if isinstance(region, Region):
-        return region
-    if len(region) != len(bounds.shape) or any(part.step not in (None, 1) for part in region):
-        raise ConfigError(f"a region is one slice each for y and x, with step 1; got {region}.")
-    parts = [part.indices(size) for part, size in zip(region, bounds.shape, strict=True)]
-    return Region(tuple(start for start, _, _ in parts), tuple(stop for _, stop, _ in parts))
 
 
 def _order(table: pa.Table) -> np.ndarray:

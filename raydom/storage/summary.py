@@ -17,6 +17,7 @@ def describe(collection: Collection) -> dict[str, Any]:
     Returns:
         ``images``: their number; ``domains``, ``splits``, ``groups``, ``axes``, ``dtypes``, ``channels``,
         ``pixel_sizes_um`` and ``labels``: the number of images for each value (``"none"`` where it is not set);
+        ``columns``: for each column that was added to the manifest, the number of images with a value;
         ``label_kinds``: for each label, binary or instance; ``height_px`` and ``width_px``: smallest and largest;
         ``total_bytes``: of level 0, uncompressed; ``stored_in_place``: images that are only indexed.
     """
@@ -38,6 +39,7 @@ def describe(collection: Collection) -> dict[str, Any]:
         "pixel_sizes_um": _counts(
             None if record.pixel_size_um is None else f"{record.pixel_size_um:.4g}" for record in records
         ),
+        "columns": _counts(name for record in records for name, value in record.extra if value is not None),
         "labels": _counts(name for record in records for name in record.labels),
         # An instance label with at most one object in an image looks binary there.
         "label_kinds": {name: "instance" if "instance" in found else "binary" for name, found in sorted(kinds.items())},

@@ -34,6 +34,10 @@ MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter":
 """Length of the units that OME-Zarr names, in micrometres."""
 
 
+RegionLike = Region | tuple[slice, ...] | None
+"""How a caller may name a part of an image in y and x, px; None: all of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Multiscale:
     """What the metadata of an OME-Zarr image or label say."""
@@ -307,6 +311,16 @@ def check_whole_shards(region: Region, shards: Sequence[int], shape: Sequence[in
                 f"splits a shard of {shard} px; two workers could overwrite each other. "
                 f"Choose a block size that is a multiple of {shard}."
             )
+
+
+def as_region(region: Region | tuple[slice, ...], bounds: Region) -> Region:
+    """The region that slices name; ends that count from the border, and open ones, are those of ``bounds``."""
+    if isinstance(region, Region):
+        return region
+    if len(region) != len(bounds.shape) or any(part.step not in (None, 1) for part in region):
+        raise ConfigError(f"a region is one slice each for y and x, with step 1; got {region}.")
+    parts = [part.indices(size) for part, size in zip(region, bounds.shape, strict=True)]
+    return Region(tuple(start for start, _, _ in parts), tuple(stop for _, stop, _ in parts))
 
 
 def check_inside(region: Region, shape: Sequence[int], where: str) -> None:

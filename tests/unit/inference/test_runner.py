@@ -16,6 +16,7 @@ from raydom.inference.predictor import Predictor
 from raydom.inference.runner import execute_serially, run_jobs
 from raydom.storage import files
 from raydom.storage.collection import open_collection
+from raydom.storage.packing import pack
 
 QUIET = RunConfig(quiet=True, serial=True)
 
@@ -468,3 +469,24 @@ def test_what_killed_runs_leave_behind_does_no_harm(tmp_path, make_collection, m
     assert not any(path.exists() for path in half)
     for told in ("overview is damaged", "mark of a worker is damaged", "1 files of receipts", "lease.json"):
         assert told in caplog.text
+
+
+def test_a_packed_collection_is_segmented_as_the_one_that_was_packed(tmp_path, make_collection, make_model):
+    collection, model = make_collection("c", _images(11, (70, 45), (70, 45), (33, 90))), make_model()
+    pack(collection, str(tmp_path / "p"))
+    packed, found = open_collection(str(tmp_path / "p")), []
+    for place in (collection, packed):
+        job = BlockJob(
+            name="s",
+            collection=place.uri,
+            out=f"{place.uri}-out",
+            model=model,
+            style=StyleConfig(method="meanstd", style=place["img2"].uri),
+            blocks=BlockConfig(block_size=32),
+        )
+        assert _run(job)[0].ok
+        found.append(open_collection(job.out))
+    assert found[0].table.drop_columns(["uri"]) == found[1].table.drop_columns(["uri"])
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy())
+        assert np.array_equal(one.labels().numpy(), other.labels().numpy())

@@ -13,6 +13,7 @@ def make_record(image_id: str, height: int, kind: str, domain: str | None) -> Im
         image_id=image_id, uri=f"images/{image_id}.zarr", axes="cyx", shape=(1, height, 7), dtype="uint16",
         pixel_size_um=None, channels=("gray",), domain=domain, split=None, group=None, labels=("cells",),
         statistics=image_statistics(np.zeros((1, 2, 2), np.uint16)), source_file="", sha256="", label_kinds=(kind,),
+        extra=(("cell", domain),),
     )  # fmt: skip
 
 
@@ -23,6 +24,7 @@ def test_a_collection_is_told_by_counts_and_ranges() -> None:
     assert facts["domains"] == {"none": 1, "x": 1}
     assert (facts["height_px"], facts["width_px"]) == ([5, 9], [7, 7])
     assert facts["label_kinds"] == {"cells": "instance"}  # one image with more than one object suffices
+    assert facts["columns"] == {"cell": 1}
     assert facts["total_bytes"] == 2 * 7 * (5 + 9)
 
 
