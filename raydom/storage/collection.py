@@ -434,7 +434,8 @@ class Levels:
 
     def lazy(self, level: int) -> da.Array:
         array = self.array(level)
-        pixels = da.from_array(array, chunks=array.shards or array.chunks)
+        # In line: Dask on Ray takes apart the dataclasses that its tasks share, and a Zarr array is one.
+        pixels = da.from_array(array, chunks=array.shards or array.chunks, inline_array=True)
         return pixels[self._index(Region.whole(self.shape(level)))]
 
     def _axes_of(self, level: int) -> str:
