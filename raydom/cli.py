@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
-INLINE = ("BlockConfig", "RunConfig", "StyleConfig", "TrainConfig", "ImageFilter")
+INLINE = ("BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "TrainConfig", "ImageFilter")
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
 
 
@@ -207,14 +207,15 @@ def _lookup(namespace: Any, dest: str) -> Any:
 
 
 def _doc(cls: type) -> str:
-    return (cls.__doc__ or "").split("\n\n")[0]
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The docstring below each field of a class."""
+    """The docstring below each field of a class, those of the classes that it extends included."""
     from docstring_parser import parse_from_object
 
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parse_from_object(cls).params}
+    entries = [entry for part in reversed(cls.__mro__[:-1]) for entry in parse_from_object(part).params]
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in entries}
 
 
 def _overview() -> str:

@@ -234,30 +234,48 @@ class BlockConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """Where and how a job runs. Nothing here changes the result."""
+class ClusterConfig:
+    """Where a job runs. Nothing here changes the result."""
 
     address: str | None = None
     """Ray cluster to join (as in ray.init). Default: RAY_ADDRESS, else an embedded Ray for this command."""
     workers: int | None = None
-    """Number of worker actors. Default: as many as the cluster has room for."""
+    """Number of workers. Default: as many as the cluster has room for."""
     cpus_per_worker: float = 1.0
     """CPUs of a worker; torch uses as many threads."""
-    gpus_per_worker: float = 0.0
-    """GPUs of a worker, fractions allowed."""
-    memory_gib: float | None = None
-    """Memory that a worker may use for a block, GiB. Default: this machine's, shared by its CPUs."""
     serial: bool = False
     """Run in this process without Ray: the debugger and the test oracle."""
-    retry_failed: bool = False
-    """Run the failed and quarantined blocks of an earlier run again."""
     quiet: bool = False
     """No progress."""
 
     def __post_init__(self) -> None:
         _require(self.workers is None or self.workers >= 1, f"workers must be >= 1; got {self.workers}.")
         _require(self.cpus_per_worker > 0, f"cpus_per_worker must be > 0; got {self.cpus_per_worker}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRunConfig(ClusterConfig):
+    """Where and on what a training runs."""
+
+    gpus_per_worker: float = 0.0
+    """GPUs of a worker, fractions allowed."""
+
+    def __post_init__(self) -> None:
+        ClusterConfig.__post_init__(self)  # super() does not find its class in dataclasses with slots
         _require(self.gpus_per_worker >= 0, f"gpus_per_worker must be >= 0; got {self.gpus_per_worker}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(TrainRunConfig):
+    """Where and how a block job runs."""
+
+    memory_gib: float | None = None
+    """Memory that a worker may use for a block, GiB. Default: this machine's, shared by its CPUs."""
+    retry_failed: bool = False
+    """Run the failed and quarantined blocks of an earlier run again."""
+
+    def __post_init__(self) -> None:
+        TrainRunConfig.__post_init__(self)
         _require(self.memory_gib is None or self.memory_gib > 0, f"memory_gib must be > 0; got {self.memory_gib}.")
 
 
@@ -482,7 +500,7 @@ class SupervisedConfig:
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
     images: ImageFilter = field(default_factory=ImageFilter)
     train: TrainConfig = field(default_factory=TrainConfig)
-    run: RunConfig = field(default_factory=lambda: RunConfig(workers=1))
+    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
 
     def __post_init__(self) -> None:
         _require(self.num_classes >= 2, f"num_classes must be >= 2; got {self.num_classes}.")
@@ -490,7 +508,8 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestConfig:
-    """Read image files, and labels that belong to them, into a collection."""
+    """Read image files, and labels that belong to them, into a collection. Up to 32 files are read in this process,
+    more on Ray; with --address, RAY_ADDRESS or --workers, any number is."""
 
     source: tuple[str, ...] = field(metadata={"positional": True})
     """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL.
@@ -527,10 +546,7 @@ class IngestConfig:
     """Frames of a video to take a second, chosen by the times at which they are shown. Default: every frame."""
     index_only: bool = False
     """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
-    num_threads: int | None = None
-    """Files read at the same time. Default: one a CPU, at most 8."""
-    quiet: bool = False
-    """No progress."""
+    run: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         _require(len(self.source) > 0, "ingest needs at least one SOURCE: a file, a folder or a glob.")
@@ -545,9 +561,6 @@ class IngestConfig:
             f"axes must be y, x and some of t, z and c, each once; got {self.axes!r}.",
         )
         _require(self.fps is None or self.fps > 0, f"fps must be > 0; got {self.fps}.")
-        _require(
-            self.num_threads is None or self.num_threads >= 1, f"num_threads must be >= 1; got {self.num_threads}."
-        )
         ignored, boundaries = self.ignored_values(), self.boundary_widths_px()
         _require(all(width >= 1 for width in boundaries.values()), f"boundaries are at least 1 px; got {boundaries}.")
         _require(

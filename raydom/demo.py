@@ -17,6 +17,7 @@ from raydom.cluster.compare import compare
 from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
 from raydom.config import (
+    ClusterConfig,
     CompareConfig,
     DemoConfig,
     IngestConfig,
@@ -59,7 +60,11 @@ def demo(config: DemoConfig) -> int:
         collection = str(out / domain)
         code = ingest(
             IngestConfig(
-                source=(str(folder / "images"),), out=collection, labels=(str(folder / "labels"),), domain=domain
+                source=(str(folder / "images"),),
+                out=collection,
+                labels=(str(folder / "labels"),),
+                domain=domain,
+                run=ClusterConfig(serial=True, quiet=config.run.quiet),
             )
         )
         if code:

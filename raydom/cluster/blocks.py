@@ -17,7 +17,7 @@ import ray
 import ray.data
 import ray.exceptions
 
-from raydom.cluster.session import ray_session
+from raydom.cluster.session import num_workers, ray_session
 from raydom.config import RunConfig
 from raydom.errors import ClusterError
 from raydom.inference.job import BlockJob
@@ -71,7 +71,7 @@ def execute_on_ray(
     by its strikes.
     """
     _set_data_context()
-    workers = min(len(tasks), _num_workers(run))
+    workers = min(len(tasks), num_workers(run))
     batch = max(1, min(MAX_TASKS_PER_BATCH, math.ceil(len(tasks) / (2 * workers))))
     items: list[dict[str, Any]] = [{"task": task.to_json()} for task in tasks]
     done = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch)).map_batches(
@@ -91,17 +91,6 @@ def execute_on_ray(
             f"the workers failed: {str(error).strip().splitlines()[-1]} What is finished is kept: the same command "
             "goes on from there."
         ) from error
-
-
-def _num_workers(run: RunConfig) -> int:
-    """As many workers as were asked for, else as many as the cluster has room for now."""
-    if run.workers is not None:
-        return run.workers
-    room = ray.cluster_resources()
-    count = room.get("CPU", 1.0) / run.cpus_per_worker
-    if run.gpus_per_worker:
-        count = min(count, room.get("GPU", 0.0) / run.gpus_per_worker)
-    return max(1, int(count))
 
 
 def _node_is_alive(node: str) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,15 +20,29 @@ if TYPE_CHECKING:
     from raydom.inference.runner import JobReport
 
 FAILURES_SHOWN = 20
+FILES_READ_HERE = 32
+"""Up to so many files are ingested in this process: Ray takes longer to start."""
 
 
 def ingest(config: configs.IngestConfig) -> int:
     """Read image files into a collection."""
     from raydom.inference.progress import ProgressReport
+    from raydom.ingestion.plan import IngestTask
+    from raydom.ingestion.run import IngestOutcome, on_threads
     from raydom.ingestion.run import ingest as run
 
-    with ProgressReport("ingest", 0, "files", config.quiet) as progress:
-        report = run(config, progress=progress.at)
+    def here_or_on_ray(
+        function: Callable[[IngestTask], IngestOutcome], tasks: Sequence[IngestTask]
+    ) -> Iterable[IngestOutcome]:
+        asked = config.run.address or os.environ.get("RAY_ADDRESS") or config.run.workers
+        if config.run.serial or (len(tasks) <= FILES_READ_HERE and not asked):
+            return on_threads(config.run)(function, tasks)
+        from raydom.cluster.ingest import on_ray
+
+        return on_ray(config.run)(function, tasks)
+
+    with ProgressReport("ingest", 0, "files", config.run.quiet) as progress:
+        report = run(config, map=here_or_on_ray, progress=progress.at)
     console = Console(highlight=False)
     console.print(
         f"{config.out}: {len(report.ingested)} images ingested, {len(report.skipped)} already there, "

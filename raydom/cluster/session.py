@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
 
 import ray
 
-from raydom.config import RunConfig
+from raydom.config import ClusterConfig, TrainRunConfig
 from raydom.errors import ConfigError
 
 EMBEDDED_STORE_BYTES = 512 * 2**20
@@ -24,7 +24,7 @@ EMBEDDED_STORE_BYTES = 512 * 2**20
 
 
 @contextmanager
-def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | None = None) -> Iterator[None]:
+def ray_session(run: ClusterConfig, *, num_cpus: int | None = None, temp_dir: str | None = None) -> Iterator[None]:
     """A Ray to work on, for the time of a ``with`` block.
 
     A Ray that this process already uses is used further. Else ``run.address`` or RAY_ADDRESS is joined. Else an
@@ -53,6 +53,7 @@ def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | 
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
             with _silent_stderr():  # Ray's native part would announce that level
                 ray.init(
+                    address="local",  # never another Ray that happens to be on this machine
                     num_cpus=num_cpus,
                     include_dashboard=False,
                     object_store_memory=EMBEDDED_STORE_BYTES,
@@ -66,14 +67,29 @@ def ray_session(run: RunConfig, *, num_cpus: int | None = None, temp_dir: str | 
             "run on this machine."
         ) from error
     try:
-        if run.gpus_per_worker > 0 and not address and not ray.cluster_resources().get("GPU"):
+        gpus = _gpus_per_worker(run)
+        if gpus > 0 and not address and not ray.cluster_resources().get("GPU"):
             raise ConfigError(
-                f"--gpus-per-worker {run.gpus_per_worker:g} was asked for and this machine has no GPU that Ray can "
+                f"--gpus-per-worker {gpus:g} was asked for and this machine has no GPU that Ray can "
                 "see. Leave the option out to compute on CPUs, or join a cluster with --address."
             )
         yield
     finally:
         ray.shutdown()
+
+
+def num_workers(run: ClusterConfig) -> int:
+    """As many workers as were asked for, else as many as the cluster has room for now."""
+    if run.workers is not None:
+        return run.workers
+    room = ray.cluster_resources()
+    count = room.get("CPU", 1.0) / run.cpus_per_worker
+    gpus = _gpus_per_worker(run)
+    return max(1, int(min(count, room.get("GPU", 0.0) / gpus) if gpus else count))
+
+
+def _gpus_per_worker(run: ClusterConfig) -> float:
+    return run.gpus_per_worker if isinstance(run, TrainRunConfig) else 0.0
 
 
 @contextmanager

@@ -67,12 +67,12 @@ class ProgressReport:
         elif not self.quiet and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._line()
 
-    def at(self, done: int, total: int) -> None:
-        """Set how many pieces are done, and how many there are."""
+    def at(self, done: int, total: int, failed: int = 0) -> None:
+        """Set how many pieces are done, how many there are, and how many of those done went wrong."""
         if self._bar is not None:
             self._bar.update(self._task, total=total)
         self.total = total
-        self.update(done - self.done)
+        self.update(done - self.done, failed - self.failed)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydom.config import IngestConfig
+from raydom.config import ClusterConfig, IngestConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics, stream_statistics
 from raydom.ingestion.plan import IngestTask, LabelSource, find_files, make_plan
 from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
+from raydom.storage.lease import HEARTBEAT_S, Lease, lease
 from raydom.storage.pictures import LazyPixels, Picture, default_channels, square_pixel
 from raydom.storage.pyramids import bands, write_levels
 from raydom.storage.readers import read_pictures, split_part
@@ -45,8 +46,11 @@ logger = logging.getLogger(__name__)
 ERRORS = "ingest-errors.parquet"
 FORMAT = 1
 """Raised when the same files would be stored differently, so that they are ingested again."""
+LEASE = "ingest-lease.json"
+ZOMBIE_S = HEARTBEAT_S + 5.0
+"""Workers on a cluster outlive a killed driver by seconds; two that began one image anew at a time would harm it."""
 MANIFEST_EVERY_S = 20.0
-"""At most so much work is lost when an ingestion is killed."""
+"""About so much work is lost when an ingestion is killed."""
 PIECE_ROWS = 256
 """Rows of a large plane that are looked at in one go."""
 
@@ -98,7 +102,7 @@ Map = Callable[[Callable[[IngestTask], IngestOutcome], Sequence[IngestTask]], It
 
 
 def ingest(
-    config: IngestConfig, *, map: Map | None = None, progress: Callable[[int, int], None] | None = None
+    config: IngestConfig, *, map: Map | None = None, progress: Callable[[int, int, int], None] | None = None
 ) -> IngestReport:
     """Read image files into a collection, which is made or extended.
 
@@ -107,28 +111,54 @@ def ingest(
 
     Args:
         map: Runs the tasks, in any order. Default: threads.
-        progress: Called with the number of files done and of all.
+        progress: Called with the number of files done, of all, and of those that were refused.
 
     Raises:
-        ConfigError: Before anything is written, if the request cannot be carried out.
+        ConfigError: Before anything is written, if the request cannot be carried out, and while another ingestion into
+            this collection is at work.
     """
     out = files.absolute(config.out)
-    before = open_collection(out).records if files.exists(files.join(out, MANIFEST)) else ()
+    manifest = _manifest_bytes(out)
+    before = open_collection(out).records if manifest else ()
     tasks, told = make_plan(replace(config, out=out), before)
     _check_writable(out)
-    run = map if map is not None else _threads(config.num_threads or min(8, os.cpu_count() or 1))
+    with lease(files.join(out, LEASE)) as held:
+        if held.predecessor_seen_at is not None:
+            time.sleep(min(ZOMBIE_S, max(0.0, held.predecessor_seen_at + ZOMBIE_S - time.time())))
+            for half in files.glob(files.join(out, f".{MANIFEST}.*.partial")):
+                files.remove(half)
+        if _manifest_bytes(out) != manifest:
+            raise ConfigError(f"{out}: another run has just changed this collection; give the command again.")
+        return _ingest(tasks, told, before, held, map if map is not None else on_threads(config.run), progress)
+
+
+def _ingest(
+    tasks: Sequence[IngestTask],
+    told: Sequence[str],
+    before: Sequence[ImageRecord],
+    held: Lease,
+    map: Map,
+    progress: Callable[[int, int, int], None] | None,
+) -> IngestReport:
+    out = tasks[0].config.out
     rows = {record.image_id: record for record in before}
     outcomes: list[IngestOutcome] = []
+    num_refused, last, pause_s = 0, time.monotonic(), MANIFEST_EVERY_S
     try:
-        last = time.monotonic()
-        for outcome in run(ingest_file, tasks):
-            outcomes.append(_admit(outcome, rows))
-            if time.monotonic() - last > MANIFEST_EVERY_S:  # a run that is killed keeps what it has finished
-                write_manifest(out, rows.values())
-                last = time.monotonic()
-            if progress is not None:
-                progress(len(outcomes), len(tasks))
+        with _ended(map(ingest_file, tasks)) as results:
+            for outcome in results:
+                outcomes.append(_admit(outcome, rows))
+                num_refused += outcomes[-1].refusal is not None
+                began = time.monotonic()
+                if began - last > pause_s:  # a run that is killed keeps what it has finished
+                    held.check()
+                    write_manifest(out, rows.values())
+                    last = time.monotonic()
+                    pause_s = max(MANIFEST_EVERY_S, 10 * (last - began))  # a long manifest takes its time
+                if progress is not None:
+                    progress(len(outcomes), len(tasks), num_refused)
     finally:  # an interrupted run keeps what it has finished
+        held.check()
         report = _report(outcomes, told)
         _write_errors(out, report.refused)
         if rows or not before:
@@ -474,15 +504,35 @@ def _blocks(levels: Levels) -> Iterator[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------ the whole run
 
 
-def _threads(number: int) -> Map:
-    def run(function: Callable[[IngestTask], IngestOutcome], tasks: Sequence[IngestTask]) -> Iterator[IngestOutcome]:
+def on_threads(run: ClusterConfig) -> Map:
+    """Runs ingestion tasks in this process, on as many threads as there are to be workers; at most 8 by default."""
+
+    def apply(function: Callable[[IngestTask], IngestOutcome], tasks: Sequence[IngestTask]) -> Iterator[IngestOutcome]:
+        number = run.workers or min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(number, thread_name_prefix="ingest") as pool:
             try:
                 yield from pool.map(function, tasks)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    return run
+    return apply
+
+
+@contextlib.contextmanager
+def _ended(results: Iterable[IngestOutcome]) -> Iterator[Iterable[IngestOutcome]]:
+    """Ends the workers behind these results with the block, even when not all results were taken."""
+    try:
+        yield results
+    finally:
+        if isinstance(results, Generator):
+            results.close()
+
+
+def _manifest_bytes(out: str) -> bytes:
+    try:
+        return files.read_bytes(files.join(out, MANIFEST))
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def _check_writable(out: str) -> None:

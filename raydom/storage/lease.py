@@ -35,6 +35,8 @@ class Lease:
         self._me = {"holder": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
         self._seen_at = time.time()
         self._lost: str | None = None
+        self.predecessor_seen_at: float | None = None
+        """When the dead driver that it was taken over from was last seen (as ``time.time``); None if there was none."""
         self._beating = threading.Lock()
 
     def take(self) -> None:
@@ -51,6 +53,7 @@ class Lease:
                 f"seen {max(0.0, time.time() - held['seen_at']):.0f} s ago). Wait for it or stop it, then give the "
                 "command again; if it is dead, the lease can be taken over in a minute."
             )
+        self.predecessor_seen_at = None if held is None else float(held["seen_at"])
         try:
             self._write()
         except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from raydom.config import ModelSpec, RunConfig, TrainConfig
+from raydom.config import ModelSpec, TrainConfig, TrainRunConfig
 from raydom.errors import ConfigError
 from raydom.storage import files
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
@@ -29,7 +29,7 @@ class TrainingPlan(Protocol):
     @property
     def train(self) -> TrainConfig: ...
     @property
-    def run(self) -> RunConfig: ...
+    def run(self) -> TrainRunConfig: ...
     @property
     def num_steps(self) -> int: ...
 
@@ -95,7 +95,7 @@ def execute_loop(
         torch.set_num_threads(threads_before)
 
 
-def choose_device(run: RunConfig) -> torch.device:
+def choose_device(run: TrainRunConfig) -> torch.device:
     """The CPU, or the first GPU of this process if the run asks for one."""
     if run.gpus_per_worker == 0:
         return torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from raydom.algorithms.supervised import Supervised
-from raydom.config import ModelSpec, RunConfig, SupervisedConfig, TrainConfig, UNetConfig, fingerprint, to_dict
+from raydom.config import ModelSpec, SupervisedConfig, TrainConfig, TrainRunConfig, UNetConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.storage import files
@@ -52,7 +52,7 @@ class SupervisedPlan:
         return self.config.train
 
     @property
-    def run(self) -> RunConfig:
+    def run(self) -> TrainRunConfig:
         return self.config.run
 
     def settings(self) -> dict[str, Any]:

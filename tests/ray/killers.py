@@ -1,7 +1,8 @@
-"""Style methods that kill the process that runs them; imported by the workers."""
+"""What kills the process that runs it: style methods and an ingestion; imported by the workers."""
 
 import os
 import signal
+from pathlib import Path
 
 
 def once(content, style, config, generator):
@@ -23,3 +24,19 @@ def on_white(content, style, config, generator):
 
 
 once.pointwise = on_white.pointwise = True
+
+
+def read_or_die(task):
+    """Ingests a file. Its worker is killed by ``b-always`` each time, by ``a-once`` when half its image is written."""
+    from raydom.ingestion.run import ingest_file
+
+    outcome = ingest_file(task)
+    group = Path(task.config.out) / outcome.records[0].uri
+    if task.image_id == "b-always":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.image_id == "a-once" and not (group.parent / "marker").exists():
+        (group.parent / "marker").touch()
+        (group / "0/c/0/0/0").unlink()
+        (group / "0/c/0/0/.0.partial").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return outcome

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ from ome_zarr_models.v05.image_label import ImageLabel as OmeLabel
 from PIL import Image
 
 import raydom.ingestion.run as run_module
-from raydom.config import IngestConfig
+from raydom.config import ClusterConfig, IngestConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.ingestion import IngestReport, ingest
@@ -53,7 +58,9 @@ def run(folder: Path, *sources: str, **options: Any) -> IngestReport:
         f"{label.split('=')[0]}={folder / label.split('=')[1]}" if "=" in label else str(folder / label)
         for label in options.pop("labels", ())
     )
-    return ingest(IngestConfig(source=places, out=str(folder / "out"), labels=labels, num_threads=2, **options))
+    return ingest(
+        IngestConfig(source=places, out=str(folder / "out"), labels=labels, run=ClusterConfig(workers=2), **options)
+    )
 
 
 def test_images_and_labels_become_a_collection(tmp_path: Path) -> None:
@@ -258,6 +265,25 @@ def test_collections_of_object_stores_are_the_same(tmp_path: Path) -> None:
     assert ingest(config).ingested == ("a",)
     np.testing.assert_array_equal(open_collection("memory://test-ingest/out")["a"].numpy()[0], pixels)
     assert ingest(config).skipped == ("a",)
+
+
+def test_a_second_ingestion_is_refused_and_takes_over_from_a_dead_one(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 9, 7)
+
+    def another(function: Any, tasks: Any) -> Any:
+        with pytest.raises(ConfigError, match=rf"another run is at work on this output \(process {os.getpid()} on"):
+            run(tmp_path, "images")
+        return map(function, tasks)
+
+    out = tmp_path / "out"
+    ingest(IngestConfig(source=(str(tmp_path / "images"),), out=str(out)), map=another)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = {"holder": "x", "host": socket.gethostname(), "pid": gone.pid, "seen_at": time.time() - 60}
+    (out / "ingest-lease.json").write_text(json.dumps(dead))
+    (out / ".images.parquet.0.partial").touch()
+    assert run(tmp_path, "images").skipped == ("a",)
+    assert sorted(path.name for path in out.iterdir()) == ["images", "images.parquet"]
 
 
 def test_a_task_can_go_to_another_process(tmp_path: Path) -> None:
