@@ -357,7 +357,7 @@ class SegmentConfig:
     collection: str
     """Collection to segment."""
     model: str
-    """Folder of the trained model."""
+    """Folder of the trained model; or threshold:VALUE, foreground being where pixels have at least that value."""
     out: str
     """Collection to write: probabilities and labels."""
     style: StyleConfig = field(default_factory=StyleConfig)

@@ -20,11 +20,11 @@ from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 from raydom.images.resample import grid_size
 from raydom.images.tiles import cut_blocks
+from raydom.inference.models import absolute_model, open_model
 from raydom.inference.worker import Task
 from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
 from raydom.storage.collection import Collection, Image, open_collection, open_levels
-from raydom.storage.model_run import open_model_run
 from raydom.storage.packed import is_packed
 from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.readers import read_image
@@ -65,9 +65,10 @@ class BlockJob:
 
     def __post_init__(self) -> None:
         """Make every path absolute: a worker has another working directory than the command."""
-        for name in ("collection", "out", "model"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, files.absolute(getattr(self, name)))
+        for name in ("collection", "out"):
+            object.__setattr__(self, name, files.absolute(getattr(self, name)))
+        if self.model is not None:
+            object.__setattr__(self, "model", absolute_model(self.model))
         object.__setattr__(self, "style", _absolute_style(self.style))
 
     @property
@@ -135,7 +136,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     """
     check_job(job)
     images = job.chosen_images()
-    run = open_model_run(job.model) if job.model is not None else None
+    model = open_model(job.model, images) if job.model is not None else None
     method = get_method(job.style.method)
     style_hash = _style_hash(job.style.style) if job.style.style else None
     style = to_dict(job.style) | {"style": style_hash, "version": method.version}
@@ -146,7 +147,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     settings = {
         "collection": job.collection,
         "style": style,
-        "model": run.content_hash if run else None,
+        "model": model.content_hash if model else None,
         "pixel_size_um": job.pixel_size_um,
         "scale": job.scale,
         "threshold": job.threshold,
@@ -245,7 +246,7 @@ def check_job(job: BlockJob) -> None:
     images = job.chosen_images()
     spec = None
     if job.model is not None:
-        spec = open_model_run(job.model).spec
+        spec = open_model(job.model, images).spec
         _check_model(job, spec, images)
         if spec.pixel_size_um is None and job.pixel_size_um is not None:
             raise ConfigError(
@@ -282,8 +283,9 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
             return
         workers = 1 if run.serial else run.workers or max(1, int((os.cpu_count() or 1) / run.cpus_per_worker))
         allowed = machine_memory_gib() / workers
-    spec = open_model_run(job.model).spec if job.model is not None else None
-    for image in job.chosen_images():
+    images = job.chosen_images()
+    spec = open_model(job.model, images).spec if job.model is not None else None
+    for image in images:
         needed = _block_gib(job, spec, image, job.blocks.block_size)
         if needed > allowed:
             fitting = [n for n in range(16, job.blocks.block_size, 16) if _block_gib(job, spec, image, n) <= allowed]

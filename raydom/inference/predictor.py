@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
-from raydom.algorithms.trained import load_trained
 from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
 from raydom.images.intensity import (
@@ -36,6 +35,7 @@ from raydom.images.intensity import (
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.tiles import read_region, reflected
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
+from raydom.inference.models import open_model
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
@@ -93,8 +93,8 @@ class Predictor:
         self.network: nn.Module | None = None
         self.spec: ModelSpec | None = None
         if job.model is not None:
-            network, self.spec = load_trained(job.model)
-            self.network = network.to(self.device)
+            model = open_model(job.model, self.images)
+            self.spec, self.network = model.spec, model.load().to(self.device)
         self.method = get_method(job.style.method)
         self._style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
         self._prepared: dict[float, Apply] = {}

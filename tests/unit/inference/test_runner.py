@@ -490,3 +490,18 @@ def test_a_packed_collection_is_segmented_as_the_one_that_was_packed(tmp_path, m
     for one, other in zip(*found, strict=True):
         assert np.array_equal(one.numpy(), other.numpy())
         assert np.array_equal(one.labels().numpy(), other.labels().numpy())
+
+
+def test_a_threshold_labels_the_pixels_that_reach_it_whatever_the_cut(tmp_path, make_collection):
+    pixels = np.random.default_rng(0).integers(0, 65536, (1, 70, 50), dtype=np.uint16)
+    collection = make_collection("c", {"img0": pixels})
+    for size in (16, 512):
+        blocks = BlockConfig(block_size=size)
+        out = str(tmp_path / f"{size}")
+        job = BlockJob(name="s", collection=collection.uri, out=out, model="threshold:31007", blocks=blocks)
+        assert _run(job)[0].ok
+        np.testing.assert_array_equal(_labels(out)["img0"], pixels[0] >= 31007)
+        assert open_collection(out)["img0"].record.statistics.maximum == (255.0,)
+    for wrong in ("threshold:0", "threshold:65536", "threshold:otsu"):
+        with pytest.raises(ConfigError, match="0 < VALUE <= 65535"):
+            _run(BlockJob(name="s", collection=collection.uri, out=str(tmp_path / "w"), model=wrong))
