@@ -33,7 +33,7 @@ from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
 from raydom.storage.lease import HEARTBEAT_S, Lease, lease
-from raydom.storage.pictures import LazyPixels, Picture, default_channels, square_pixel
+from raydom.storage.pictures import PIECE_ROWS, LazyPixels, Picture, default_channels, square_pixel
 from raydom.storage.pyramids import bands, write_levels
 from raydom.storage.readers import read_pictures, split_part
 from raydom.storage.tables import write_table
@@ -51,8 +51,6 @@ ZOMBIE_S = HEARTBEAT_S + 5.0
 """Workers on a cluster outlive a killed driver by seconds; two that began one image anew at a time would harm it."""
 MANIFEST_EVERY_S = 20.0
 """About so much work is lost when an ingestion is killed."""
-PIECE_ROWS = 256
-"""Rows of a large plane that are looked at in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from raydom.config import IngestConfig
 from raydom.errors import DataError
 from raydom.ingestion.coco import annotation_boxes
-from raydom.ingestion.labels import as_labels
+from raydom.ingestion.labels import as_labels, label_rule
 from raydom.ingestion.plan import LabelSource
+from raydom.storage.pictures import PIECE_ROWS, LazyPixels
+from raydom.storage.pyramids import bands
 from raydom.storage.readers import read_pictures
 
 BEYOND = 1 << 40
@@ -27,8 +29,8 @@ BEYOND = 1 << 40
 class LabelPlane:
     """One label of one plane."""
 
-    pixels: np.ndarray
-    """Axes ``yx``."""
+    pixels: np.ndarray | LazyPixels
+    """Axes ``yx``; not read yet if they are many."""
     kind: str
     """``binary`` or ``instance``."""
     overlap_px: int = 0
@@ -52,18 +54,46 @@ def label_planes(source: LabelSource, paths: Sequence[Path], config: IngestConfi
     for plane, valid in _planes(source, paths, config):
         planes = {source.name: plane}
         if source.has_valid:
-            counted = np.ones(plane.pixels.shape, np.uint8) if valid is None else valid.astype(np.uint8)
+            counted = np.ones(plane.pixels.shape, np.uint8) if valid is None else valid
             planes[f"{source.name}-valid"] = LabelPlane(counted, "binary")
         if source.boundary_px is not None:
-            boundary = instance_boundaries(plane.pixels, source.boundary_px, valid)
-            planes[f"{source.name}-boundary"] = LabelPlane(boundary.astype(np.uint8), "binary")
+            planes[f"{source.name}-boundary"] = LabelPlane(
+                _boundaries(plane.pixels, source.boundary_px, valid), "binary"
+            )
         yield planes
+
+
+def _boundaries(
+    labels: np.ndarray | LazyPixels, reach_px: float, valid: np.ndarray | LazyPixels | None
+) -> np.ndarray | LazyPixels:
+    """``instance_boundaries`` of labels of any size, uint8."""
+    height, width = labels.shape
+    reach = math.floor(reach_px)
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        top, left = max(0, rows.start - reach), max(0, columns.start - reach)
+        seen = (..., slice(top, min(rows.stop + reach, height)), slice(left, min(columns.stop + reach, width)))
+        boundary = instance_boundaries(labels[seen], reach_px, None if valid is None else valid[seen] > 0)
+        inner = boundary[rows.start - top :, columns.start - left :]
+        return inner[: rows.stop - rows.start, : columns.stop - columns.start].astype(np.uint8)
+
+    return _like(labels, read, np.uint8)
+
+
+def _like(
+    pixels: np.ndarray | LazyPixels, read: Callable[[slice, slice], np.ndarray], dtype: np.dtype | type
+) -> np.ndarray | LazyPixels:
+    """What ``read`` makes of rows and columns: at once, or when it is asked for if the pixels are so too."""
+    height, width = pixels.shape[-2:]
+    if isinstance(pixels, LazyPixels):
+        return LazyPixels((height, width), np.dtype(dtype), read)
+    return read(slice(0, height), slice(0, width))
 
 
 def _planes(
     source: LabelSource, paths: Sequence[Path], config: IngestConfig
-) -> Iterator[tuple[LabelPlane, np.ndarray | None]]:
-    """Each plane, and where it counts; None if it does everywhere."""
+) -> Iterator[tuple[LabelPlane, np.ndarray | LazyPixels | None]]:
+    """Each plane, and where it counts (uint8); None if it does everywhere."""
     if source.one_mask_per_object:
         yield merge_masks(source, paths), None
         return
@@ -72,15 +102,35 @@ def _planes(
         return
     (path,) = paths
     for picture in read_pictures(source.uri, axes=config.axes, fps=config.fps, as_labels=True, copy=path):
-        pixels, valid = np.asarray(picture.pixels), None
-        if source.ignore_value is not None:
-            valid = (pixels != source.ignore_value).all(axis=0)
-            pixels = np.where(valid, pixels, np.zeros((), pixels.dtype))
         try:
-            labels, kind = as_labels(pixels, config.invert_labels)
+            yield _file_plane(picture.pixels, source.ignore_value, config.invert_labels)
         except DataError as error:
             raise DataError(f"{source.uri}: {error}") from error
-        yield LabelPlane(labels if valid is None else np.where(valid, labels, 0).astype(labels.dtype), kind), valid
+
+
+def _file_plane(
+    pixels: np.ndarray | LazyPixels, ignored: int | None, invert: bool
+) -> tuple[LabelPlane, np.ndarray | LazyPixels | None]:
+    """A plane of a label file, of any size, and where it counts."""
+
+    def counts(piece: np.ndarray) -> np.ndarray:
+        return (piece != ignored).all(axis=0)
+
+    def cleared(piece: np.ndarray) -> np.ndarray:
+        return piece if ignored is None else np.where(counts(piece), piece, np.zeros((), piece.dtype))
+
+    rule = label_rule((cleared(piece) for piece in bands(pixels, PIECE_ROWS)), invert)
+
+    def labels(rows: slice, columns: slice) -> np.ndarray:
+        piece = pixels[..., rows, columns]
+        found = rule.apply(cleared(piece))
+        return found if ignored is None else np.where(counts(piece), found, 0).astype(rule.dtype)
+
+    def valid(rows: slice, columns: slice) -> np.ndarray:
+        return counts(pixels[..., rows, columns]).astype(np.uint8)
+
+    plane = LabelPlane(_like(pixels, labels, rule.dtype), rule.kind)
+    return plane, None if ignored is None else _like(pixels, valid, np.uint8)
 
 
 def instance_boundaries(labels: np.ndarray, reach_px: float, valid: np.ndarray | None = None) -> np.ndarray:
@@ -156,7 +206,8 @@ def _annotated(source: LabelSource, annotations: str) -> tuple[LabelPlane, np.nd
         }
         for number, entry in enumerate(objects, start=1)
     )
-    return replace(plane, properties=properties), valid | (plane.pixels > 0)
+    counted = valid | (np.asarray(plane.pixels) > 0)
+    return replace(plane, properties=properties), counted.astype(np.uint8)
 
 
 def merge_objects(shape: Sequence[int], objects: Iterable[tuple[slice, slice, np.ndarray]]) -> LabelPlane:

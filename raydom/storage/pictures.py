@@ -16,6 +16,8 @@ LARGEST_RATIO = 1100
 LARGE_BYTES = 1 << 30
 LAZY_BYTES = 256 << 20
 """Planes that are larger when decoded are read piece by piece, where their format allows it."""
+PIECE_ROWS = 256
+"""Rows of such a plane that are looked at in one go."""
 
 MICROMETRES = {
     "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0,
@@ -56,9 +58,9 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LazyPixels:
-    """Pixels ``cyx`` of a large plane, read from its file when they are asked for, while the file is open."""
+    """Pixels of a large plane (``cyx``; labels ``yx``), read from its file when asked for, while that is open."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[slice, slice], np.ndarray]
     """Gives all channels of some rows and columns."""
@@ -68,7 +70,7 @@ class LazyPixels:
         return self.read(rows, columns)[channels]
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return self.read(slice(0, self.shape[1]), slice(0, self.shape[2])).astype(dtype or self.dtype, copy=False)
+        return self.read(slice(0, self.shape[-2]), slice(0, self.shape[-1])).astype(dtype or self.dtype, copy=False)
 
 
 def is_large(shape: Sequence[int], dtype: np.dtype) -> bool:

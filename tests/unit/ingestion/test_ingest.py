@@ -508,3 +508,28 @@ def test_a_video_is_an_image_a_frame_in_a_group_with_labels_of_the_frames_that_a
     assert "has 3 planes, the image has more" in refusal.error
     with pytest.raises(ConfigError, match="--fps is for videos"):
         run(tmp_path, "dish.png", fps=2)
+
+
+def test_a_large_plane_is_ingested_piece_by_piece_as_a_small_one_is_at_once(tmp_path, monkeypatch) -> None:
+    objects = np.kron(GENERATOR.integers(0, 5, (30, 20)), np.ones((10, 10), int)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", GENERATOR.integers(0, 65536, (300, 200), dtype=np.uint16), rowsperstrip=16)
+    tifffile.imwrite(tmp_path / "a_mask.tif", objects, compression="zlib", rowsperstrip=16)
+    found = []
+    for name, largest in (("whole", 1 << 30), ("pieces", 1000)):
+        monkeypatch.setattr("raydom.storage.pictures.LAZY_BYTES", largest)
+        monkeypatch.setattr("raydom.ingestion.truth.PIECE_ROWS", 64)
+        config = IngestConfig(
+            source=(str(tmp_path / "a.tif"),),
+            labels=(str(tmp_path / "a_mask.tif"),),
+            ignore_value=("4",),
+            boundary_from_instances=("2.5",),
+            out=str(tmp_path / name),
+        )
+        assert not ingest(config).refused
+        found.append(open_collection(config.out)["a"])
+    one, other = found
+    assert one.record == other.record
+    np.testing.assert_array_equal(one.numpy(), other.numpy())
+    for label in ("label", "label-valid", "label-boundary"):
+        assert one.labels(label).numpy().any()
+        np.testing.assert_array_equal(one.labels(label).numpy(), other.labels(label).numpy())
