@@ -513,12 +513,14 @@ class IngestConfig:
 
     source: tuple[str, ...] = field(metadata={"positional": True})
     """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL.
-    FILE.h5:/DATASET names an array of an HDF5 file."""
+    FILE.h5:/DATASET names an array of an HDF5 file, FILE.parquet:/COLUMN the images of a Parquet file (an image a row,
+    encoded or as tensors)."""
     out: str
     """Collection to make or to extend."""
     labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label. A glob of
-    folders (ID/masks or masks/ID) reads a mask an object from each. A JSON file has annotations as COCO's."""
+    folders (ID/masks or masks/ID) reads a mask an object from each. A JSON file has annotations as COCO's. A column of
+    a Parquet file has the label of each row, in the same order as the images."""
     invert_labels: bool = False
     """Swap the two values of binary labels."""
     ignore_value: tuple[str, ...] = field(default=(), metadata={"repeat": True})
@@ -540,8 +542,9 @@ class IngestConfig:
     pages: str = "planes"
     """What the pages of a TIFF that does not say so are: planes (an image each) or channels (of one image)."""
     axes: str | None = None
-    """A letter an axis of HDF5 datasets, such as zyx or cyx: t, z (an image a plane), c, y and x. Default: what the
-    dataset says, else yx, zyx, or yxc if the last axis has at most four entries."""
+    """A letter an axis of HDF5 datasets and of tensors, such as zyx or cyx: t, z (an image a plane), c, y and x.
+    Default: what the dataset says, else yx, or yxc if the last axis has at most four entries, or zyx (of tensors: cyx
+    if the first has at most four)."""
     fps: float | None = None
     """Frames of a video to take a second, chosen by the times at which they are shown. Default: every frame."""
     index_only: bool = False

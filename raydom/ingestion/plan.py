@@ -15,8 +15,9 @@ from raydom.config import IngestConfig
 from raydom.errors import ConfigError
 from raydom.ingestion.coco import read_coco
 from raydom.storage import files
-from raydom.storage.collection import SCHEMA
+from raydom.storage.collection import MANIFEST, SCHEMA
 from raydom.storage.columns import COMPUTED
+from raydom.storage.parquet import PARQUET_SUFFIXES, is_manifest
 from raydom.storage.readers import SUFFIXES, split_part
 from raydom.storage.video import VIDEO_SUFFIXES, is_video_name
 from raydom.types import ImageRecord
@@ -25,9 +26,11 @@ logger = logging.getLogger(__name__)
 
 IGNORED = (
     "", ".md", ".txt", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".ini", ".html", ".pdf", ".db",
-    ".parquet", ".py", ".log", ".npy", ".zip",
+    ".py", ".log", ".npy", ".zip",
 )  # fmt: skip
 """Files of a folder or glob with these suffixes are no images and are passed over; others are refused by name."""
+ROWS = re.compile(r"images/([^/]+)/")
+"""Where the images of a stack or table lie: in a folder called as the file."""
 PLANE = re.compile(r"(_[a-z]\d{3,})+$")
 """The suffix that a plane of a stack has in its id."""
 
@@ -72,7 +75,7 @@ class IngestTask:
     """Further columns of the manifest, of those that its path tells."""
     config: IngestConfig
     existing: tuple[ImageRecord, ...]
-    """Rows of the collection with this id, or the ids of its planes."""
+    """Rows of the collection with this id, or the ids of its planes, or that lie in the folder of this file."""
 
 
 def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[list[IngestTask], list[str]]:
@@ -113,7 +116,7 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
         raise ConfigError(f"--column {', '.join(taken)}: raydom has a column of that name; choose another name.")
     existing: dict[str, list[ImageRecord]] = defaultdict(list)
     for record in records:
-        for key in {record.image_id, PLANE.sub("", record.image_id)}:
+        for key in {record.image_id, PLANE.sub("", record.image_id), *ROWS.findall(record.uri)[:1]}:
             existing[key].append(record)
     tasks = [
         IngestTask(
@@ -150,7 +153,8 @@ def find_files(sources: Iterable[str]) -> list[str]:
     A part after the file or glob (``*.h5:/raw``) is kept with each file.
 
     A folder means the files directly in it, and a glob may reach deeper (``**``). Both pass over hidden files and
-    documents; every other file is taken, and refused by name later if it is no image.
+    documents; every other file is taken, and refused by name later if it is no image. Parquet files are taken where
+    there is nothing else, or by a glob of their suffix; beside images they are documents.
 
     Raises:
         ConfigError: If a source does not exist, or a glob matches nothing.
@@ -177,10 +181,13 @@ def find_files(sources: Iterable[str]) -> list[str]:
                 raise ConfigError(f"{source}: no file matches.")
         else:
             raise ConfigError(f"{source}: there is no such file or folder.")
+        tables = _suffix(uri) in PARQUET_SUFFIXES or _has_tables_of_images(candidates)
         for candidate in candidates:
             if _name(candidate).startswith("."):
                 continue
-            if _suffix(candidate) in IGNORED or _name(candidate).lower().startswith(("readme", "license")):
+            if _suffix(candidate) in (IGNORED if tables else (*IGNORED, *PARQUET_SUFFIXES)) or _name(
+                candidate
+            ).lower().startswith(("readme", "license")):
                 passed[_suffix(candidate) or "no suffix"] += 1
             else:
                 found[candidate + ending] = None
@@ -188,6 +195,13 @@ def find_files(sources: Iterable[str]) -> list[str]:
         kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(passed.items()))
         logger.warning("passed over %d files that are no images (%s).", sum(passed.values()), kinds)
     return sorted(found)
+
+
+def _has_tables_of_images(candidates: Sequence[str]) -> bool:
+    """Whether the Parquet files of a folder hold images: if there are no other images, and they are no collection."""
+    shown = [candidate for candidate in candidates if not _name(candidate).startswith(".")]
+    kinds = {_suffix(candidate) for candidate in shown} - {*IGNORED}
+    return kinds <= {*PARQUET_SUFFIXES} and not any(_name(one) == MANIFEST and is_manifest(one) for one in shown)
 
 
 def find_groups(config: IngestConfig) -> list[str]:
@@ -248,6 +262,8 @@ def pair_label_sets(
                     raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem].uri} and {uri}.")
                 by_stem[stem] = label
         partner = pair_stems(list(by_id), list(by_stem), name)
+        if not partner and len(by_id) == len(by_stem) == 1 and _is_table([*by_id.values(), *uris]):
+            partner = dict(zip(by_id, by_stem, strict=True))  # the ids of their rows tell whether they belong together
         if not partner:
             raise ConfigError(
                 f"no file of label {name} belongs to any image: the images are called {', '.join(list(by_id)[:3])}, "
@@ -283,7 +299,7 @@ def _label_stem(uri: str, image_ids: Container[str]) -> str:
     """Of a file, its stem; of a folder of masks, its name, or that of the folder around it (``ID/masks``)."""
     if not uri.endswith("/"):
         return safe_id(uri)
-    own, outer = (re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in (_name(uri), _name(_parent(uri))))
+    own, outer = (files.safe_name(name) for name in (_name(uri), _name(_parent(uri))))
     return own if own in image_ids else outer
 
 
@@ -344,9 +360,7 @@ def pair_stems(images: Sequence[str], labels: Sequence[str], name: str) -> dict[
 
 def safe_id(uri: str) -> str:
     """The stem of a file name, with characters other than letters, digits and ``._-`` replaced by ``_``."""
-    name = _name(split_part(uri)[0])
-    stem = re.sub(r"(\.ome)?\.[^.]+$", "", name, flags=re.IGNORECASE) or name
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
+    return files.safe_stem(split_part(uri)[0])
 
 
 def _searched(source: str, pattern: str | None) -> str | None:
@@ -355,6 +369,10 @@ def _searched(source: str, pattern: str | None) -> str | None:
     if match is None:
         return None
     return next((group for group in match.groups() if group is not None), match[0])
+
+
+def _is_table(uris: Iterable[str]) -> bool:
+    return all(_suffix(split_part(uri)[0]) in PARQUET_SUFFIXES for uri in uris)
 
 
 def _told(stem: str, label: LabelSource) -> str:

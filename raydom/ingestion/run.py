@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from raydom.ingestion.plan import IngestTask, LabelSource, find_files, make_plan
 from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Levels, open_collection, write_manifest
+from raydom.storage.columns import kind_of
 from raydom.storage.lease import HEARTBEAT_S, Lease, lease
 from raydom.storage.pictures import PIECE_ROWS, LazyPixels, Picture, default_channels, square_pixel
 from raydom.storage.pyramids import bands, write_levels
@@ -140,12 +141,13 @@ def _ingest(
 ) -> IngestReport:
     out = tasks[0].config.out
     rows = {record.image_id: record for record in before}
+    kinds = {name: kind_of(value) for record in before for name, value in record.extra if value is not None}
     outcomes: list[IngestOutcome] = []
     num_refused, last, pause_s = 0, time.monotonic(), MANIFEST_EVERY_S
     try:
         with _ended(map(ingest_file, tasks)) as results:
             for outcome in results:
-                outcomes.append(_admit(outcome, rows))
+                outcomes.append(_admit(outcome, rows, kinds))
                 num_refused += outcomes[-1].refusal is not None
                 began = time.monotonic()
                 if began - last > pause_s:  # a run that is killed keeps what it has finished
@@ -217,8 +219,10 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
                 f"{task.source} is in the collection with label {', '.join(lost)}, which this run would drop. Give its "
                 "--labels again, or ingest into another --out."
             )
+        known = {record.image_id: record for record in task.existing}
+        taken = {record.uri for record in task.existing}
         written: list[str] = []
-        records: list[ImageRecord] = []
+        records: dict[str, ImageRecord] = {}
         notes: list[str] = []
         overlap_px = num_hidden = 0
         try:
@@ -226,18 +230,23 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
                 notes += picture.notes
                 overlap_px += sum(plane.overlap_px for plane in planes.values())
                 num_hidden += sum(plane.num_hidden for plane in planes.values())
-                record = _prepare(task, picture, planes, content)
-                _check_unclaimed(task, record)
+                record = _prepare(task, picture, planes, content, known)
+                # A changed file goes to a new place: the row that exists must not point at half of its successor.
+                if record.uri in taken:
+                    record = replace(record, uri=f"{record.uri.removesuffix('.zarr')}-{record.sha256[:8]}.zarr")
+                _check_unclaimed(task, record, known)
+                if record.image_id in records:
+                    raise DataError(f"{task.source}: two of its images have the id {record.image_id}.")
                 written.append(files.join(task.config.out, record.uri))
                 _write(written[-1], record, picture, planes)
-                records.append(record)
+                records[record.image_id] = record
         except BaseException:
             for uri in written:
                 files.remove(uri)
             raise
     return IngestOutcome(
         task=task,
-        records=tuple(records),
+        records=tuple(records.values()),
         replaced=mine,
         notes=tuple(notes),
         overlap_px=overlap_px,
@@ -301,7 +310,8 @@ def _same_content(task: IngestTask, content: str) -> tuple[ImageRecord, ...]:
         for record in task.existing
         if record.sha256 == _plane_hash(content, record.image_id.removeprefix(task.image_id))
     )
-    changed = [record for record in task.existing if record.source_file == task.source and record not in same]
+    ids = {record.image_id for record in same}
+    changed = any(record.source_file == task.source and record.image_id not in ids for record in task.existing)
     return () if changed else same
 
 
@@ -309,13 +319,13 @@ def _relabelled(task: IngestTask, records: Sequence[ImageRecord]) -> tuple[Image
     """The rows with the domain, split, group and columns that were asked for now."""
     asked = {"domain": task.config.domain, "split": task.config.split, "group": task.group}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    return tuple(replace(record, **changes, extra=_extra(task, record.image_id)) for record in records)
+    return tuple(replace(record, **changes, extra=_extra(task, record)) for record in records)
 
 
-def _extra(task: IngestTask, image_id: str) -> Extra:
-    """What the manifest says of the image already, with the columns that were asked for now."""
-    known = next((record.extra for record in task.existing if record.image_id == image_id), ())
-    return tuple(sorted((dict(known) | dict(task.columns)).items()))
+def _extra(task: IngestTask, known: ImageRecord | None, told: Extra = ()) -> Extra:
+    """What the manifest says of the image already, with what its file tells and the columns asked for now."""
+    extra = known.extra if known is not None else ()
+    return tuple(sorted((dict(extra) | dict(told) | dict(task.columns)).items()))
 
 
 def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[Picture, dict[str, LabelPlane]]]:
@@ -331,6 +341,11 @@ def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[P
                 if found is None:
                     raise DataError(f"{uri}: has {number} planes, the image has more.")
                 for plane in found.values():
+                    if picture.row is not None and plane.row is not None and picture.row.name != plane.row:
+                        raise DataError(
+                            f"{uri}: row {number} is of {plane.row}, in {task.source} of {picture.row.name}; both "
+                            "must have their rows in the same order."
+                        )
                     if plane.pixels.shape != picture.pixels.shape[1:]:
                         raise DataError(
                             f"{uri}: the label is {_size(plane.pixels.shape)} px (height x width), its image "
@@ -358,14 +373,26 @@ def _size(shape: Sequence[int]) -> str:
     return " x ".join(str(size) for size in shape)
 
 
-def _prepare(task: IngestTask, picture: Picture, planes: dict[str, LabelPlane], content: str) -> ImageRecord:
-    """The row of a picture that is yet to be written."""
-    config, pixels = task.config, picture.pixels
-    image_id, sha256 = task.image_id + picture.plane, _plane_hash(content, picture.plane)
-    folder = f"images/{task.image_id}/" if picture.plane else "images/"
-    # A changed file goes to a new place: the row that exists must not point at half of its successor.
-    taken = {record.uri for record in task.existing}
-    uri = f"{folder}{image_id}.zarr"
+def _prepare(
+    task: IngestTask,
+    picture: Picture,
+    planes: dict[str, LabelPlane],
+    content: str,
+    known: Mapping[str, ImageRecord],
+) -> ImageRecord:
+    """The row of a picture that is yet to be written.
+
+    Args:
+        known: Rows of the collection, by image id.
+    """
+    config, pixels, row = task.config, picture.pixels, picture.row
+    base, group = task.image_id, task.group
+    if row is not None:  # an image of its own, which no other of the file is grouped with
+        base = row.name or f"{task.image_id}_r{row.number:06d}"
+        group = group if group is not None else row.group
+    image_id = base + picture.plane
+    sha256 = _plane_hash(content, image_id.removeprefix(task.image_id))
+    folder = f"images/{task.image_id}/" if picture.plane or row is not None else "images/"
     try:
         pixel_size = config.pixel_size_um if config.pixel_size_um is not None else picture.pixel_size_um
         if isinstance(pixels, LazyPixels):
@@ -373,10 +400,10 @@ def _prepare(task: IngestTask, picture: Picture, planes: dict[str, LabelPlane], 
         else:
             statistics = image_statistics(pixels)
     except DataError as error:
-        raise DataError(f"{task.source}{f' ({image_id})' if picture.plane else ''}: {error}") from error
+        raise DataError(f"{task.source}{f' ({image_id})' if image_id != task.image_id else ''}: {error}") from error
     return ImageRecord(
         image_id=image_id,
-        uri=f"{folder}{image_id}-{sha256[:8]}.zarr" if uri in taken else uri,
+        uri=f"{folder}{image_id}.zarr",
         axes="cyx",
         shape=pixels.shape,
         dtype=str(pixels.dtype),
@@ -384,23 +411,23 @@ def _prepare(task: IngestTask, picture: Picture, planes: dict[str, LabelPlane], 
         channels=picture.channels,
         domain=config.domain,
         split=config.split,
-        group=task.group if task.group is not None or not picture.plane else task.image_id,
+        group=group if group is not None or not picture.plane else base,
         labels=tuple(planes),
         statistics=statistics,
         source_file=task.source,
         sha256=sha256,
         label_kinds=tuple(plane.kind for plane in planes.values()),
-        extra=_extra(task, image_id),
+        extra=_extra(task, known.get(image_id), () if row is None else row.extra),
     )
 
 
-def _check_unclaimed(task: IngestTask, record: ImageRecord) -> None:
-    for other in task.existing:
-        if other.image_id == record.image_id and other.source_file != task.source:
-            raise DataError(
-                f"the collection has another image with the id {record.image_id}: {other.source_file}, not "
-                f"{task.source}. Rename one, or ingest it into another collection."
-            )
+def _check_unclaimed(task: IngestTask, record: ImageRecord, known: Mapping[str, ImageRecord]) -> None:
+    other = known.get(record.image_id)
+    if other is not None and other.source_file != task.source:
+        raise DataError(
+            f"the collection has another image with the id {record.image_id}: {other.source_file}, not "
+            f"{task.source}. Rename one, or ingest it into another collection."
+        )
 
 
 def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, LabelPlane]) -> None:
@@ -469,6 +496,7 @@ def _index(task: IngestTask) -> IngestOutcome:
         pixel_size = pixel_size if pixel_size is not None else square_pixel(metadata.pixel_sides_um)
     except DataError as error:
         raise DataError(f"{task.source}: {error}") from error
+    known = {record.image_id: record for record in task.existing}
     record = ImageRecord(
         image_id=task.image_id,
         uri=task.source,
@@ -485,9 +513,9 @@ def _index(task: IngestTask) -> IngestOutcome:
         source_file=task.source,
         sha256=content,
         label_kinds=tuple(kinds),
-        extra=_extra(task, task.image_id),
+        extra=_extra(task, known.get(task.image_id)),
     )
-    _check_unclaimed(task, record)
+    _check_unclaimed(task, record, known)
     mine = tuple(record for record in task.existing if record.source_file == task.source)
     return IngestOutcome(task=task, records=(record,), replaced=mine)
 
@@ -543,23 +571,35 @@ def _check_writable(out: str) -> None:
         raise ConfigError(f"{out} cannot be written ({error}); choose another --out.") from error
 
 
-def _admit(outcome: IngestOutcome, rows: dict[str, ImageRecord]) -> IngestOutcome:
-    """Put the rows of an outcome into the collection, unless another file of this run took their ids."""
+def _admit(outcome: IngestOutcome, rows: dict[str, ImageRecord], kinds: dict[str, str]) -> IngestOutcome:
+    """Put the rows of an outcome into the collection, unless another file has their ids, or other values in a column.
+
+    Args:
+        rows: Of the collection, by image id.
+        kinds: What values each further column has.
+    """
     leaving = {record.image_id for record in outcome.replaced}
     for record in outcome.records:
         other = rows.get(record.image_id)
         if other is not None and record.image_id not in leaving:
-            for mine in outcome.records:
-                if mine.uri != other.uri:
-                    files.remove(files.join(outcome.task.config.out, mine.uri))
-            fault = DataError(
-                f"two sources have the id {record.image_id}: {other.source_file} and {record.source_file}."
-            )
-            return _refused(outcome.task, None, fault)
+            fault = f"two sources have the id {record.image_id}: {other.source_file} and {record.source_file}."
+            return _turned_away(outcome, fault, {other.uri})
+        for name, value in record.extra:
+            if value is not None and kinds.setdefault(name, kind_of(value)) != kind_of(value):
+                fault = f"{record.source_file}: column {name} has {kind_of(value)}, of other images {kinds[name]}."
+                return _turned_away(outcome, fault, {row.uri for row in rows.values()})
     for image_id in leaving:
         rows.pop(image_id, None)
     rows.update((record.image_id, record) for record in outcome.records)
     return outcome
+
+
+def _turned_away(outcome: IngestOutcome, fault: str, kept: set[str]) -> IngestOutcome:
+    """The refusal of a file whose images are written already; they are removed unless rows of others point there."""
+    for record in outcome.records:
+        if record.uri not in kept:
+            files.remove(files.join(outcome.task.config.out, record.uri))
+    return _refused(outcome.task, None, DataError(fault))
 
 
 def _report(outcomes: Sequence[IngestOutcome], told: Sequence[str]) -> IngestReport:

@@ -39,6 +39,8 @@ class LabelPlane:
     """Objects that have no pixel of their own, so that their number does not occur."""
     properties: tuple[dict[str, Any], ...] = ()
     """What is known of each object, under its number as ``label-value``."""
+    row: str | None = None
+    """Of a file that is a table, what the row is called."""
 
 
 def label_planes(source: LabelSource, paths: Sequence[Path], config: IngestConfig) -> Iterator[dict[str, LabelPlane]]:
@@ -103,9 +105,10 @@ def _planes(
     (path,) = paths
     for picture in read_pictures(source.uri, axes=config.axes, fps=config.fps, as_labels=True, copy=path):
         try:
-            yield _file_plane(picture.pixels, source.ignore_value, config.invert_labels)
+            plane, valid = _file_plane(picture.pixels, source.ignore_value, config.invert_labels)
         except DataError as error:
             raise DataError(f"{source.uri}: {error}") from error
+        yield replace(plane, row=picture.row.name if picture.row is not None else None), valid
 
 
 def _file_plane(

@@ -56,7 +56,7 @@ def extra_columns(table: pa.Table, own: Collection[str], where: str) -> pa.Table
                 f"{where}: column {name} has the name of what raydom works out itself ({', '.join(COMPUTED)}); "
                 "give it another name."
             )
-        wanted = _plain_type(table.schema.field(name).type)
+        wanted = plain_type(table.schema.field(name).type)
         if wanted is None:
             logger.warning(
                 "%s: column %s (%s) is left out: only text, numbers and truth values are kept.",
@@ -69,9 +69,10 @@ def extra_columns(table: pa.Table, own: Collection[str], where: str) -> pa.Table
     return pa.table(kept) if kept else table.select([])
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType | None:
+def plain_type(kind: pa.DataType) -> pa.DataType | None:
+    """The type of a further column with such values; None if they fit no record."""
     if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
+        return plain_type(kind.value_type)
     if pa.types.is_boolean(kind):
         return pa.bool_()
     if pa.types.is_integer(kind) and kind != pa.uint64():
@@ -85,14 +86,13 @@ def _plain_type(kind: pa.DataType) -> pa.DataType | None:
 def extras_of(table: pa.Table, own: Collection[str]) -> list[Extra]:
     """The further columns of each row, as a record has them: sorted by name, None where there is no value."""
     names = sorted(name for name in table.column_names if name not in own)
-    rows = zip(*(_plain_values(table, name) for name in names), strict=True) if names else [()] * len(table)
+    rows = zip(*(plain_values(table[name]) for name in names), strict=True) if names else [()] * len(table)
     return [tuple(zip(names, row, strict=True)) for row in rows]
 
 
-def _plain_values(table: pa.Table, name: str) -> list[Any]:
+def plain_values(column: pa.ChunkedArray) -> list[Any]:
     """The values of a column; what is not a number (NaN), as None."""
-    values = table[name].to_pylist()
-    return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in column.to_pylist()]
 
 
 def columns_of(extras: Sequence[Extra], own: Collection[str], where: str) -> dict[str, pa.Array]:
@@ -107,7 +107,7 @@ def columns_of(extras: Sequence[Extra], own: Collection[str], where: str) -> dic
         if name in own or name in COMPUTED:
             raise DataError(f"{where}: an added column cannot have the name {name}, which raydom uses itself.")
         values = [row.get(name) for row in rows]
-        kinds = {_kind(value) for value in values if value is not None}
+        kinds = {kind_of(value) for value in values if value is not None}
         if len(kinds) > 1:
             raise DataError(
                 f"{where}: column {name} would have {' and '.join(sorted(kinds))} in one column; give all images "
@@ -119,7 +119,8 @@ def columns_of(extras: Sequence[Extra], own: Collection[str], where: str) -> dic
     return columns
 
 
-def _kind(value: str | float | bool) -> str:
+def kind_of(value: str | float | bool) -> str:
+    """What kind of values a column has that has this one; a column has only one kind."""
     return "text" if isinstance(value, str) else "truth values" if isinstance(value, bool) else "numbers"
 
 
@@ -184,7 +185,7 @@ def _values(column: str, table: pa.Table, where: str) -> list[tuple[Any, ...]]:
             (shape[axes.index(letter)] if letter in axes else 1,)
             for axes, shape in zip(table["axes"].to_pylist(), table["shape"].to_pylist(), strict=True)
         ]
-    found = _plain_values(table, column)
+    found = plain_values(table[column])
     return [() if value is None else tuple(value) if isinstance(value, list) else (value,) for value in found]
 
 

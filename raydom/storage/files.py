@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -31,6 +32,17 @@ def join(uri: str, *parts: str) -> str:
     """The URI of something below ``uri``; the parts may themselves hold slashes."""
     below = "/".join(part.strip("/") for part in parts if part.strip("/"))
     return uri + below if not below or uri.endswith("/") or not uri else f"{uri}/{below}"
+
+
+def safe_name(text: str) -> str:
+    """The text with characters other than letters, digits and ``._-`` replaced by ``_``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+def safe_stem(uri: str) -> str:
+    """The name of a file without folders and suffix, with such characters only."""
+    name = uri.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return safe_name(re.sub(r"(\.ome)?\.[^.]+$", "", name, flags=re.IGNORECASE) or name)
 
 
 def absolute(uri: str) -> str:

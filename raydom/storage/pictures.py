@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from raydom.errors import DataError
+from raydom.types import Extra
 
 LARGEST_RATIO = 1100
 """Decoded over stored bytes beyond which a large file is taken for a decompression bomb; deflate reaches 1032."""
@@ -78,6 +79,18 @@ def is_large(shape: Sequence[int], dtype: np.dtype) -> bool:
     return math.prod(shape) * dtype.itemsize > LAZY_BYTES
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of a table, whose image is one of its own."""
+
+    number: int
+    name: str | None
+    """What no other row of the file is called; None if its rows have only numbers."""
+    group: str | None
+    extra: Extra
+    """What else the row says of the image."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One plane of an image file."""
@@ -92,6 +105,8 @@ class Picture:
     """Which plane of a stack, such as ``_z003``; empty if the file has only one."""
     notes: tuple[str, ...] = ()
     """What was left out or taken otherwise than a reader might think."""
+    row: Row | None = None
+    """Of a file that is a table, whose pictures are no stack."""
 
     @property
     def pixel_size_um(self) -> float | None:
@@ -126,6 +141,23 @@ def as_cyx(plane: np.ndarray, axes: str) -> np.ndarray:
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * 255
     return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+
+
+def array_planes(pixels: np.ndarray, axes: str) -> Iterator[Picture]:
+    """The planes of an array with axes y, x and perhaps c, and others that are stacked.
+
+    Raises:
+        DataError: If it is no image.
+    """
+    if pixels.dtype.kind not in "buif" or not pixels.size:
+        raise DataError(f"an array of shape {pixels.shape} and dtype {pixels.dtype} is no image.")
+    stacked = [axis for axis in axes if axis not in "cyx"]
+    sizes = [pixels.shape[axes.index(axis)] for axis in stacked]
+    for index in np.ndindex(*sizes):
+        place = dict(zip(stacked, index, strict=True))
+        plane = pixels[tuple(place.get(axis, slice(None)) for axis in axes)]
+        samples = as_cyx(plane, "".join(axis for axis in axes if axis in "cyx"))
+        yield Picture(samples, default_channels(len(samples)), None, plane_name(stacked, sizes, index))
 
 
 def lengths_um(values: Sequence[float], units: Sequence[str]) -> tuple[float, float] | None:

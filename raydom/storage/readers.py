@@ -1,4 +1,5 @@
-"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI, LIF, video.
+"""Image files of microscopes and of everyday programs as arrays: TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI, LIF,
+Parquet, video.
 
 The format is told by the first bytes, not by the name. Every file is read strictly: what is truncated, corrupt or
 ambiguous is refused, also where the libraries underneath would only log it, or fill the gap with zeros.
@@ -27,6 +28,7 @@ import zarr
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.parquet import PARQUET_SUFFIXES, read_parquet
 from raydom.storage.pictures import (
     LazyPixels,
     Picture,
@@ -41,10 +43,10 @@ from raydom.storage.video import VIDEO_SUFFIXES, is_video, read_video
 
 SUFFIXES = (
     ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jpe", ".gif", ".nd2", ".h5", ".hdf5", ".hdf", ".czi", ".lif",
-    *VIDEO_SUFFIXES,
+    *VIDEO_SUFFIXES, *PARQUET_SUFFIXES,
 )  # fmt: skip
 """Endings of the names of files that can be read."""
-HAVE_PARTS = ("HDF5",)
+HAVE_PARTS = ("HDF5", "Parquet")
 """Kinds of files that hold several arrays, each with a name."""
 
 LARGEST_PIXEL_UM = 20.0
@@ -76,7 +78,7 @@ def read_pictures(
     """The pictures of an image file, one at a time.
 
     Args:
-        uri: A path or URL; ``FILE.h5:/DATASET`` for an array of a file that holds several.
+        uri: A path or URL; ``FILE.h5:/DATASET`` or ``FILE.parquet:/COLUMN`` of a file that holds several.
         copy: A local copy of the file, if there is one already.
         pages: What TIFF pages are that do not say so: ``planes`` or ``channels``.
         axes: The axes of an array that does not say so.
@@ -106,8 +108,8 @@ def read_pictures(
 
 
 def split_part(uri: str) -> tuple[str, str | None]:
-    """``FILE.h5:/DATASET`` as the file and the dataset; None if the URI names no part."""
-    match = re.fullmatch(r"(.+\.(?:h5|hdf5|hdf)):(/.+)", uri, flags=re.IGNORECASE)
+    """``FILE.h5:/DATASET`` as the file and the dataset, a Parquet file likewise; None if the URI names no part."""
+    match = re.fullmatch(r"(.+\.(?:h5|hdf5|hdf|parquet|pq)):(/.+)", uri, flags=re.IGNORECASE)
     return (match[1], match[2]) if match else (uri, None)
 
 
@@ -138,11 +140,13 @@ def _reader_of(path: Path) -> tuple[str, Any]:
         from raydom.storage.vendors import read_lif
 
         return "LIF", read_lif
+    if head[:4] == b"PAR1":
+        return "Parquet", read_parquet
     if is_video(head):
         return "video", read_video
     raise DataError(
-        f"neither TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI, LIF nor video (begins with {head[:8].hex(' ')}): of an "
-        "unsupported type, or corrupt."
+        f"neither TIFF, PNG, JPEG, GIF, ND2, HDF5, CZI, LIF, Parquet nor video (begins with {head[:8].hex(' ')}): of "
+        "an unsupported type, or corrupt."
     )
 
 

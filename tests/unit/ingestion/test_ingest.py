@@ -533,3 +533,58 @@ def test_a_large_plane_is_ingested_piece_by_piece_as_a_small_one_is_at_once(tmp_
     for label in ("label", "label-valid", "label-boundary"):
         assert one.labels(label).numpy().any()
         np.testing.assert_array_equal(one.labels(label).numpy(), other.labels(label).numpy())
+
+
+def rows_of(path: Path, images: np.ndarray, **others: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
+    pq.write_table(pa.table({"image": column, **{name: pa.array(values) for name, values in others.items()}}), path)
+
+
+def test_rows_of_parquet_files_are_images_of_their_own(tmp_path: Path) -> None:
+    pixels = GENERATOR.integers(0, 256, (3, 9, 7), dtype=np.uint8)
+    rows_of(tmp_path / "in/a.parquet", pixels, id=["x", "y/1", "z"], group=["p", None, "q"], stain=["he", "he", None])
+    rows_of(tmp_path / "in/b.parquet", pixels[:2], stain=["dapi", "he"])
+    rows_of(tmp_path / "truth.parquet", (pixels > 99).astype(np.uint8), id=["x", "y/1", "z"])
+    report = run(tmp_path, "in")
+    assert report.ingested == ("x", "y_1", "z", "b_r000000", "b_r000001")
+    images = open_collection(str(tmp_path / "out"))
+    np.testing.assert_array_equal(images["y_1"].numpy()[0], pixels[1])
+    assert [images[name].record.group for name in ("x", "y_1", "b_r000001")] == ["p", None, None]
+    assert [record.extra for record in images.filter(keep="stain=dapi").records] == [(("stain", "dapi"),)]
+    assert (len(run(tmp_path, "in/*.parquet").skipped), run(tmp_path, "in").ingested) == (5, ())
+    report = run(tmp_path, "in/a.parquet", labels=("cells=truth.parquet:/image",))
+    assert (len(report.ingested), report.refused) == (3, ())  # the labels are new
+    image = open_collection(str(tmp_path / "out"))["z"]
+    np.testing.assert_array_equal(image.labels("cells").numpy(), pixels[2] > 99)
+    assert len(open_collection(str(tmp_path / "out"))) == 5
+    rows_of(tmp_path / "truth.parquet", (pixels > 99).astype(np.uint8), id=["x", "z", "y/1"])
+    (refusal,) = run(tmp_path, "in/a.parquet", labels=("cells=truth.parquet:/image",)).refused
+    assert "row 1 is of z" in refusal.error
+    rows_of(tmp_path / "in/a.parquet", pixels[:1], id=["w"])
+    (refusal,) = run(tmp_path, "in/a.parquet").refused
+    assert "which this run would drop" in refusal.error
+
+
+def test_a_parquet_file_cannot_take_the_ids_columns_or_pixels_of_another(tmp_path: Path) -> None:
+    pixels = GENERATOR.integers(0, 256, (2, 9, 7), dtype=np.uint8)
+    save(tmp_path / "plain/note.png", 9, 7)
+    rows_of(tmp_path / "plain/table.parquet", pixels)  # beside images, a document
+    rows_of(tmp_path / "one/a.parquet", pixels, id=[1, 2], stain=["he", "he"])
+    rows_of(tmp_path / "two/a.parquet", pixels + 1, id=[1, 2])
+    rows_of(tmp_path / "two/b.parquet", pixels + 1, id=[2, 3])
+    rows_of(tmp_path / "two/c.parquet", pixels + 1, id=[4, 5], stain=[6, 7])
+    assert run(tmp_path, "plain", "one").ingested == ("1", "2", "note")
+    before = open_collection(str(tmp_path / "out")).records
+    errors = {Path(refusal.source_file).name: refusal.error for refusal in run(tmp_path, "two").refused}
+    assert "another image with the id 1" in errors["a.parquet"]
+    assert "two sources have the id 2" in errors["b.parquet"]
+    assert "column stain has numbers, of other images text" in errors["c.parquet"]
+    images = open_collection(str(tmp_path / "out"))
+    assert images.records == before
+    np.testing.assert_array_equal(images["2"].numpy()[0], pixels[1])
+    assert not list((tmp_path / "out/images").glob("[bc]/*"))
+    (refusal,) = run(tmp_path, "out/images.parquet").refused
+    assert "is the manifest of a collection" in refusal.error
+    with pytest.raises(ConfigError, match="no image files"):
+        run(tmp_path, "out")
