@@ -13,6 +13,8 @@ import io
 import json
 import logging
 import time
+import uuid
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,8 +201,23 @@ class Predictor:
     # -------------------------------------------------------------------------------------------------- the output
 
     def create_output(self, image: Image) -> None:
-        """Make the empty output of an image; level 0 is cut into the shards that the blocks write."""
+        """Make the output of an image; level 0 is cut into the shards that the blocks write.
+
+        An output of the same make is kept: a worker that a dead driver or a lost machine left behind may get here while
+        the pixels are already there.
+        """
         uri = output_uri(self.job, image.image_id)
+        if files.exists(files.join(uri, "zarr.json")):
+            pattern = f"memory://raydom/{uuid.uuid4().hex}"
+            try:
+                self._create_output(pattern, image)
+                if zarr_images.is_made_alike(uri, pattern):
+                    return
+            finally:
+                files.remove(pattern)
+        self._create_output(uri, image)
+
+    def _create_output(self, uri: str, image: Image) -> None:
         channels = self._output_channels(image)
         size = self.job.blocks.block_size
         chunk = next(chunk for chunk in (256, 128, 64, 32, 16) if size % chunk == 0)
@@ -271,13 +288,8 @@ class Predictor:
         cut = parts(levels[0])
         running = self._running_statistics(image)
         for part in cut:
-            stored = self._part_uri(image, part)
-            known = len(cut) > 1 and files.exists(stored)
-            running.merge(
-                RunningStatistics.from_bytes(files.read_bytes(stored))
-                if known
-                else self._write_coarser(image, task, part)
-            )
+            sums = self._stored_sums(image, part) if len(cut) > 1 else None
+            running.merge(self._write_coarser(image, task, part) if sums is None else sums)
         if len(levels) > LEVELS_AT_ONCE + 1:
             for path, method in self._pyramids(image):
                 write_coarser(open_levels(uri, path), method, start=LEVELS_AT_ONCE)
@@ -311,6 +323,17 @@ class Predictor:
     def _running_statistics(self, image: Image) -> RunningStatistics:
         dtype = "uint8" if self.spec else image.record.dtype
         return RunningStatistics(dtype, len(self._output_channels(image)))
+
+    def _stored_sums(self, image: Image, part: Region) -> RunningStatistics | None:
+        """What was summed over a part of an output, unless it is gone or damaged."""
+        uri = self._part_uri(image, part)
+        try:
+            return RunningStatistics.from_bytes(files.read_bytes(uri))
+        except FileNotFoundError:
+            return None
+        except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            logger.warning("%s: these sums over a part of an image are damaged and are made again (%s).", uri, error)
+            return None
 
     def _part_uri(self, image: Image, part: Region) -> str:
         return self.job.folder.part_uri(image.image_id, image.record.sha256, part)

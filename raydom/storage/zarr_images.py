@@ -291,14 +291,29 @@ def missing_shards(uri: str, array_path: str) -> list[Region]:
 
 
 def unreadable_shards(uri: str, array_path: str, part: Region) -> list[Region]:
-    """The regions of shards within a part of a level that are stored and cannot be read."""
+    """The regions of shards within a part of a level that are missing or cannot be read."""
     array, found = open_array(uri, array_path), []
     for region in shard_regions(array, part):
         try:
+            readable = has_shard(array, region)
             array[(..., *region.slices)]
         except READ_ERRORS:
+            readable = False
+        if not readable:
             found.append(region)
     return found
+
+
+def is_made_alike(uri: str, other: str) -> bool:
+    """Whether an image has all the metadata of another one, those of its levels and labels included."""
+    fs, path = files.file_system(other)
+    documents = [found.removeprefix(path) for found in fs.find(path) if found.endswith("zarr.json")]
+    try:
+        return all(
+            files.read_json(files.join(uri, one)) == files.read_json(files.join(other, one)) for one in documents
+        )
+    except (FileNotFoundError, DataError):
+        return False
 
 
 def check_whole_shards(region: Region, shards: Sequence[int], shape: Sequence[int], where: str) -> None:

@@ -14,7 +14,7 @@ from raydom.errors import ClusterError, ConfigError, DataError
 from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
 from raydom.inference.runner import execute_serially, run_jobs
-from raydom.storage import files
+from raydom.storage import files, zarr_images
 from raydom.storage.collection import open_collection
 from raydom.storage.packing import pack
 
@@ -505,3 +505,22 @@ def test_a_threshold_labels_the_pixels_that_reach_it_whatever_the_cut(tmp_path, 
     for wrong in ("threshold:0", "threshold:65536", "threshold:otsu"):
         with pytest.raises(ConfigError, match="0 < VALUE <= 65535"):
             _run(BlockJob(name="s", collection=collection.uri, out=str(tmp_path / "w"), model=wrong))
+
+
+def test_a_worker_that_its_dead_driver_left_behind_does_not_empty_an_output(tmp_path, make_collection):
+    truth = np.random.default_rng(1).integers(0, 300, (70, 45)).astype(np.uint16)
+    collection = make_collection("c", _images(10, (70, 45)), {"img0": truth})
+    job = BlockJob(
+        name="s",
+        collection=collection.uri,
+        out=str(tmp_path / "o"),
+        style=StyleConfig(method="meanstd", style=_style_file(tmp_path, 1)),
+    )
+    assert _run(job)[0].ok
+    pixels = open_collection(job.out)["img0"].numpy()
+    Predictor(job).create_output(collection["img0"])
+    assert np.array_equal(open_collection(job.out)["img0"].numpy(), pixels)
+    assert np.array_equal(open_collection(job.out)["img0"].labels().numpy(), truth)
+    other = dataclasses.replace(job, blocks=BlockConfig(block_size=32))
+    Predictor(other).create_output(collection["img0"])  # of another make
+    assert zarr_images.missing_shards(f"{job.out}/images/img0.zarr", "0")
