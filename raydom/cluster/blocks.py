@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,15 @@ from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import Check, JobReport, device_of, execute_serially, run_jobs
-from raydom.inference.worker import BlockWorker, Task
+from raydom.inference.worker import BlockWorker, Processor, Task
 
-MAX_TASKS_PER_BATCH = 16
+TASKS_PER_BATCH = 16
 """Tasks that an actor takes at a time, and so the most that are repeated when it dies."""
+BLOCK_PX = 512 * 512
+"""Pixels of a block beyond which there are no more of them to a batch than that."""
+MAX_TASKS_PER_BATCH = 128
+
+OpenProcessor = Callable[[BlockJob, str], Processor]
 
 
 def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig) -> list[JobReport]:
@@ -41,13 +46,13 @@ def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig) -> list[JobReport]:
 class BlockActor:
     """One worker of the pool: opens models and styles once, then processes batches of tasks."""
 
-    def __init__(self, jobs: Sequence[BlockJob], run: RunConfig, run_id: str) -> None:
+    def __init__(self, jobs: Sequence[BlockJob], run: RunConfig, run_id: str, open_processor: OpenProcessor) -> None:
         import torch
 
         torch.set_num_threads(max(1, int(run.cpus_per_worker)))
         device = device_of(run)
         self._worker = BlockWorker(
-            lambda number: Predictor(jobs[number], device),
+            lambda number: open_processor(jobs[number], device),
             [job.folder for job in jobs],
             run_id=run_id,
             node=ray.get_runtime_context().get_node_id(),
@@ -63,20 +68,29 @@ class BlockActor:
 
 
 def execute_on_ray(
-    tasks: list[Task], jobs: Sequence[BlockJob], run: RunConfig, run_id: str, progress: ProgressReport, check: Check
+    tasks: list[Task],
+    jobs: Sequence[BlockJob],
+    run: RunConfig,
+    run_id: str,
+    progress: ProgressReport,
+    check: Check,
+    open_processor: OpenProcessor = Predictor,
 ) -> None:
     """Do tasks on a pool of actors.
 
     Actors and tasks are retried by Ray without end, which is safe because a task that kills its worker is quarantined
     by its strikes.
+
+    Args:
+        open_processor: Opens what does the tasks of a job, on a device, in each actor.
     """
     _set_data_context()
     workers = min(len(tasks), num_workers(run))
-    batch = max(1, min(MAX_TASKS_PER_BATCH, math.ceil(len(tasks) / (2 * workers))))
+    batch = max(1, min(_tasks_per_batch(tasks), math.ceil(len(tasks) / (2 * workers))))
     items: list[dict[str, Any]] = [{"task": task.to_json()} for task in tasks]
     done = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch)).map_batches(
         BlockActor,
-        fn_constructor_args=(list(jobs), run, run_id),
+        fn_constructor_args=(list(jobs), run, run_id, open_processor),
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
         num_cpus=run.cpus_per_worker,
@@ -91,6 +105,12 @@ def execute_on_ray(
             f"the workers failed: {str(error).strip().splitlines()[-1]} What is finished is kept: the same command "
             "goes on from there."
         ) from error
+
+
+def _tasks_per_batch(tasks: Sequence[Task]) -> int:
+    """More of them where they are small: Ray spends some 10 ms on a batch."""
+    largest_px = max(math.prod(task.block.write.shape) for task in tasks)
+    return min(MAX_TASKS_PER_BATCH, max(TASKS_PER_BATCH, TASKS_PER_BATCH * BLOCK_PX // largest_px))
 
 
 def _node_is_alive(node: str) -> bool:

@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 from raydom.errors import DataError
 from raydom.storage import files
 
+LARGE_BYTES = 1 << 20
+"""A smaller file is decoded sooner than its columns are given out to threads."""
+
 
 def write_table(uri: str, table: pa.Table) -> None:
     """Write a Parquet file atomically; local or any fsspec URL."""
@@ -27,6 +30,7 @@ def read_table(uri: str) -> pa.Table:
     """
     content = files.read_bytes(uri)
     try:
-        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            return file.read(use_threads=len(content) > LARGE_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri}: no Parquet file, or a damaged one ({error}).") from error
