@@ -125,7 +125,7 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         entries = fs.ls(path, detail=True, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+    names = sorted(_last_part(entry) for entry in entries if _kind(fs, entry) == "file")
     return [join(uri, name) for name in names if name.endswith(suffix) and not name.startswith(".")]
 
 
@@ -136,8 +136,20 @@ def list_folders(uri: str) -> list[str]:
         entries = fs.ls(path, detail=True, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
+    names = sorted(_last_part(entry) for entry in entries if _kind(fs, entry) == "directory")
     return [join(uri, name) for name in names if name and not name.startswith(".")]
+
+
+def _last_part(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _kind(fs: Any, entry: dict[str, Any]) -> str:
+    """file or directory; of a link, what it leads to (a listing calls it neither), and file if that is gone."""
+    try:
+        return str(fs.info(entry["name"])["type"] if entry.get("islink") else entry["type"])
+    except FileNotFoundError:  # whoever reads it is told
+        return "file"
 
 
 def glob(pattern: str) -> list[str]:

@@ -54,6 +54,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "a" / "real").mkdir(parents=True)
+    (tmp_path / "a" / "real" / "x.json").write_text("1")
+    (tmp_path / "a" / "folder").symlink_to(tmp_path / "a" / "real")
+    (tmp_path / "a" / "file.json").symlink_to(tmp_path / "a" / "real" / "x.json")
+    (tmp_path / "a" / "broken").symlink_to(tmp_path / "nowhere")
+    assert files.list_files(str(tmp_path / "a")) == [str(tmp_path / "a/broken"), str(tmp_path / "a/file.json")]
+    assert files.list_folders(str(tmp_path / "a")) == [str(tmp_path / "a/folder"), str(tmp_path / "a/real")]
+
+
 def test_hidden_and_half_written_files_are_not_listed(tmp_path: Path) -> None:
     for name in (".a.json.123.partial", ".hidden.json", "a.json"):
         (tmp_path / name).write_text("1")
