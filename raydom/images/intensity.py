@@ -323,16 +323,17 @@ def _counted_statistics(histograms: np.ndarray, lowest: int) -> ImageStatistics:
     values = np.arange(histograms.shape[1], dtype=np.float64) + lowest
     if not histograms.sum():
         raise DataError("the image has no pixels.")
-    means = histograms @ values / histograms.sum(axis=1)
-    deviations = [
-        float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
-        for counts, mean in zip(histograms, means, strict=True)
-    ]
     present = [np.flatnonzero(counts) for counts in histograms]
+    # Sums, not products of vectors, which would wake the threads of BLAS for each image.
+    means = [float((values[p] * counts[p]).sum() / counts.sum()) for p, counts in zip(present, histograms, strict=True)]
+    deviations = [
+        float(np.sqrt(((values[p] - mean) ** 2 * counts[p]).sum() / counts.sum()))
+        for p, counts, mean in zip(present, histograms, means, strict=True)
+    ]
     return ImageStatistics(
         minimum=tuple(float(values[p[0]]) for p in present),
         maximum=tuple(float(values[p[-1]]) for p in present),
-        mean=tuple(means.tolist()),
+        mean=tuple(means),
         std=tuple(deviations),
         percentiles=tuple(_counted_percentiles(values, counts) for counts in histograms),
     )

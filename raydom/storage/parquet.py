@@ -55,8 +55,8 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[Picture]:
         ConfigError: If it is not clear which column or which axes are meant.
         DataError: If a row has no image, or one that cannot be read.
     """
-    with (  # without pre_buffer=False, a row group would be read whole
-        pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file,
+    with (
+        pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True) as file,
         tempfile.TemporaryDirectory(prefix="raydom-") as folder,
     ):
         fields = {field.name: field for field in file.schema_arrow}

@@ -16,6 +16,7 @@ from raydom.storage.zarr_images import (
     create_image,
     create_labels,
     list_labels,
+    missing_shards,
     open_array,
     read_multiscale,
     read_region,
@@ -161,3 +162,23 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     zarr.create_group(str(tmp_path / "plate.zarr"), attributes={"ome": {"version": "0.5", "plate": {}}})
     with pytest.raises(DataError, match=r"no OME-Zarr 0\.4 or 0\.5 image"):
         read_multiscale(str(tmp_path / "plate.zarr"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_the_rust_codecs_read_what_python_wrote_and_the_other_way_round(tmp_path: Path, dtype: str) -> None:
+    pytest.importorskip("zarrs")
+    codecs = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
+    pixels = (np.random.default_rng(0).random((2, 70, 91)) * 200).astype(dtype)
+    pixels[:, :32] = 0  # chunks of nothing but the fill value are stored as well
+    for writer in codecs:
+        with zarr.config.set({"codec_pipeline.path": writer}):
+            (level,) = create_image(
+                str(tmp_path), name="x", axes="cyx", shape=pixels.shape, dtype=dtype, pixel_size_um=None,
+                channels=("a", "b"), shard_px=64, chunk_px=16, overwrite=True,
+            )  # fmt: skip
+            level[...] = pixels
+        for reader in codecs:
+            with zarr.config.set({"codec_pipeline.path": reader}):
+                assert missing_shards(str(tmp_path), "0") == []
+                np.testing.assert_array_equal(open_array(str(tmp_path), "0")[...], pixels)
+                np.testing.assert_array_equal(open_array(str(tmp_path), "0")[:, 5:66, 7:], pixels[:, 5:66, 7:])
