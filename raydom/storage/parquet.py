@@ -68,14 +68,15 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[Picture]:
         tensor = _tensor_of(image)
         names = _row_names(file, fields, image)
         kept, notes = ({}, ()) if options.as_labels else _further_columns(fields, image)
-        columns = [image.name, *([GROUP] if GROUP in fields and not options.as_labels else []), *kept]
+        has_groups = not options.as_labels and GROUP in fields and plain_type(fields[GROUP].type) is not None
+        columns = [image.name, *([GROUP] if has_groups else []), *kept]
         rows_bytes = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
         batch_size = min(MOST_ROWS, max(1, BATCH_BYTES * file.metadata.num_rows // max(1, rows_bytes)))
         number = 0
         for batch in file.iter_batches(batch_size=batch_size, columns=columns, use_threads=False):
             table = pa.table({name: batch.column(name) for name in columns})
             extra = [(name, plain_values(table[name].cast(kind))) for name, kind in sorted(kept.items())]
-            groups = table[GROUP].to_pylist() if GROUP in columns else [None] * len(batch)
+            groups = plain_values(table[GROUP]) if has_groups else [None] * len(batch)
             for place, scalar in enumerate(batch.column(image.name)):
                 row = Row(
                     number=number,

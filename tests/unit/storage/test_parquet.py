@@ -86,6 +86,8 @@ def test_rows_are_called_by_the_first_column_that_tells_them_apart(tmp_path: Pat
     assert [row.group for row in rows] == list("xxyyz")
     assert rows[0].extra == (("path", "train/cell 0.ome.tif"),)
     assert next(read_pictures(str(path))).notes == ("column split is left out: raydom has columns of that name",)
+    path = write(tmp_path / "a.parquet", COLUMNS["encoded"](), group=[[1]] * 5)  # a list is no group
+    assert {picture.row.group for picture in read_pictures(str(path)) if picture.row} == {None}
     content = [{"bytes": png(image), "path": f"{number}.png"} for number, image in enumerate(PIXELS)]
     path = write(tmp_path / "b.parquet", (pa.array(content), None))
     assert [picture.row.name for picture in read_pictures(str(path)) if picture.row] == list("01234")
