@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ BLOCK_PX = 512 * 512
 MAX_TASKS_PER_BATCH = 128
 
 OpenProcessor = Callable[[BlockJob, str], Processor]
+
+RAISED = re.compile(r"[\w.]+(Error|Exception): ")
+"""The line of a traceback that tells what was raised."""
 
 
 def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig) -> list[JobReport]:
@@ -102,8 +106,7 @@ def execute_on_ray(
             check()
     except ray.exceptions.RayError as error:
         raise ClusterError(
-            f"the workers failed: {str(error).strip().splitlines()[-1]} What is finished is kept: the same command "
-            "goes on from there."
+            f"the workers failed: {_reason(error)}. What is finished is kept: the same command goes on from there."
         ) from error
 
 
@@ -113,12 +116,19 @@ def _tasks_per_batch(tasks: Sequence[Task]) -> int:
     return min(MAX_TASKS_PER_BATCH, max(TASKS_PER_BATCH, TASKS_PER_BATCH * BLOCK_PX // largest_px))
 
 
+def _reason(error: Exception) -> str:
+    """What a worker raised, out of Ray's account of it, which ends in advice."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    raised = [line for line in lines if RAISED.match(line) and "UserCodeException" not in line]
+    return (raised or lines or [type(error).__name__])[-1].rstrip(".")
+
+
 def _node_is_alive(node: str) -> bool:
     return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
 
 def _set_data_context() -> None:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told then
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = 0
     context.execution_no_progress_timeout_s = -1  # a GPU may take long to come, and a block long to compute

@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
 import ray
 
 from raydom.config import ClusterConfig, TrainRunConfig
-from raydom.errors import ConfigError
+from raydom.errors import ClusterError, ConfigError
 
 EMBEDDED_STORE_BYTES = 512 * 2**20
 """Object store of an embedded Ray: pixels never travel through it."""
@@ -37,6 +37,7 @@ def ray_session(run: ClusterConfig, *, num_cpus: int | None = None, temp_dir: st
 
     Raises:
         ConfigError: When the cluster cannot be reached, or no GPU is there and one is asked for.
+        ClusterError: When Ray cannot be started.
     """
     if ray.is_initialized():
         yield
@@ -65,6 +66,11 @@ def ray_session(run: ClusterConfig, *, num_cpus: int | None = None, temp_dir: st
         raise ConfigError(
             f"no Ray cluster answers at {address!r}: {error} Check --address and RAY_ADDRESS, or leave both out to "
             "run on this machine."
+        ) from error
+    except Exception as error:  # Ray raises nothing more special when it cannot start
+        raise ClusterError(
+            f"Ray could not be started here: {error} The machine may be overloaded, or its temporary folder full; try "
+            "again, or compute without Ray by --serial."
         ) from error
     try:
         gpus = _gpus_per_worker(run)

@@ -1,0 +1,24 @@
+import pytest
+
+from raydom.cluster import session
+from raydom.config import RunConfig
+from raydom.errors import ClusterError, ConfigError
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "told", "error"),
+    [
+        (None, Exception("The current node timed out during startup."), r"timed out.*--serial", ClusterError),
+        ("1.2.3.4:5", ConnectionError("nobody there"), r"1\.2\.3\.4:5.*nobody there.*--address", ConfigError),
+    ],
+)
+def test_a_ray_that_does_not_start_or_answer_is_told_with_the_remedy(monkeypatch, address, raised, told, error):
+    def init(**options):
+        raise raised
+
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(session.ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")  # the session changes it
+    with pytest.raises(error, match=told), session.ray_session(RunConfig(address=address)):
+        pass
