@@ -620,7 +620,14 @@ def _named_numbers(option: str, entries: tuple[str, ...]) -> dict[str, float]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values (tuples become lists)."""
-    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(config, default=_fields)))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """One level of a dataclass: ``asdict`` copies every number in it, which is slow for the statistics of images."""
+    if not dataclasses.is_dataclass(value):
+        raise TypeError(f"{type(value).__name__} is no plain JSON value: {value!r}")
+    return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
 
 
 T = typing.TypeVar("T")
@@ -659,6 +666,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         for option in options:
             if typing.get_origin(option) is tuple:
+                if all(type(item) in (float, int, str, bool, types.NoneType) for item in value):
+                    return tuple(value)
                 inner = typing.get_args(option)[0]
                 return tuple(_convert(inner, item, where) for item in value)
     return value

@@ -16,12 +16,13 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import zarr
 from torch import Tensor, nn
 
 from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
@@ -41,10 +42,10 @@ from raydom.inference.models import open_model
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
-from raydom.storage.pyramids import LEVELS_AT_ONCE, bands, open_levels, parts, write_coarser
+from raydom.storage.pyramids import LEVELS_AT_ONCE, bands, open_levels, parts, write_coarser, write_levels
 from raydom.storage.receipts import Receipt
 from raydom.storage.zarr_images import READ_ERRORS
-from raydom.types import Block, ImageRecord, Region
+from raydom.types import Block, ImageRecord, ImageStatistics, Region
 
 logger = logging.getLogger(__name__)
 
@@ -184,27 +185,29 @@ class Predictor:
             files.write_bytes_atomic(uri, sink.getvalue())
             return {"checksum": f"{zlib.crc32(sink.getvalue()):08x}"}
         image = self.image(task.block.image_id)
-        alone = task.block.write == Region.whole(image.spatial_shape)
-        if alone:
-            self.create_output(image)
-            self._output.cache_clear()  # it may have been opened before a retry made it anew
         uri = output_uri(self.job, task.block.image_id)
-        zarr_images.write_region(uri, "0", task.block.write, outputs.pixels, self._output(uri, "0"))
         checksum = zlib.crc32(np.ascontiguousarray(outputs.pixels).tobytes())
+        for labels in outputs.labels.values():
+            checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
+        fields = outputs.fields | {"checksum": f"{checksum:08x}"}
+        if task.block.write == Region.whole(image.spatial_shape):
+            return fields | {"record": self._write_alone(image, task, outputs)}
+        zarr_images.write_region(uri, "0", task.block.write, outputs.pixels, self._output(uri, "0"))
         for name, labels in outputs.labels.items():
             path = f"labels/{name}/0"
             zarr_images.write_region(uri, path, task.block.write, labels, self._output(uri, path))
-            checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
-        fields = outputs.fields | {"checksum": f"{checksum:08x}"}
-        return fields | {"record": self._finish(image, task)} if alone else fields
+        return fields
 
     # -------------------------------------------------------------------------------------------------- the output
 
-    def create_output(self, image: Image) -> None:
+    def create_output(self, image: Image) -> Mapping[str, Sequence[zarr.Array]]:
         """Make the output of an image; level 0 is cut into the shards that the blocks write.
 
         An output of the same make is kept: a worker that a dead driver or a lost machine left behind may get here while
         the pixels are already there.
+
+        Returns:
+            The levels of the image (at ``""``) and of its labels (at ``labels/<name>``).
         """
         uri = output_uri(self.job, image.image_id)
         if files.exists(files.join(uri, "zarr.json")):
@@ -212,16 +215,17 @@ class Predictor:
             try:
                 self._create_output(pattern, image)
                 if zarr_images.is_made_alike(uri, pattern):
-                    return
+                    return {path: open_levels(uri, path) for path, _ in self._pyramids(image)}
             finally:
                 files.remove(pattern)
-        self._create_output(uri, image)
+        return self._create_output(uri, image)
 
-    def _create_output(self, uri: str, image: Image) -> None:
+    def _create_output(self, uri: str, image: Image) -> Mapping[str, Sequence[zarr.Array]]:
         channels = self._output_channels(image)
         size = self.job.blocks.block_size
         chunk = next(chunk for chunk in (256, 128, 64, 32, 16) if size % chunk == 0)
-        zarr_images.create_image(
+        made = {}
+        made[""] = zarr_images.create_image(
             uri,
             name=image.image_id,
             axes="cyx",
@@ -234,7 +238,7 @@ class Predictor:
             overwrite=True,
         )
         for label, dtype in self._output_labels(image).items():
-            zarr_images.create_labels(
+            made[f"labels/{label}"] = zarr_images.create_labels(
                 uri,
                 label,
                 shape=image.spatial_shape,
@@ -243,6 +247,7 @@ class Predictor:
                 shard_px=size,
                 chunk_px=chunk,
             )
+        return made
 
     def _output_labels(self, image: Image) -> dict[str, str]:
         """Names and dtypes of the labels that are written."""
@@ -256,6 +261,20 @@ class Predictor:
         if self.spec.num_classes == 2:
             return ("foreground probability",)
         return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
+
+    def _write_alone(self, image: Image, task: Task, outputs: BlockOutput) -> str:
+        """Write an image that is one block: nothing of it need be read again. Returns its manifest row as JSON.
+
+        Raises:
+            DataError: If a shard that was written is gone.
+        """
+        levels, running = self.create_output(image), self._running_statistics(image)
+        running.add(outputs.pixels)
+        for path, method in self._pyramids(image):
+            write_levels(levels[path], outputs.labels[path.removeprefix("labels/")] if path else outputs.pixels, method)
+            if zarr_images.lost_shards(levels[path][0]):
+                raise DataError(f"{files.join(output_uri(self.job, image.image_id), path)}: its shard is missing.")
+        return self._row(image, task, running.statistics(lambda: [outputs.pixels]))
 
     def _write_coarser(self, image: Image, task: Task, part: Region) -> RunningStatistics:
         """The coarser levels of a part of an image, as far as they are only its own; returns its statistics."""
@@ -295,6 +314,10 @@ class Predictor:
                 write_coarser(open_levels(uri, path), method, start=LEVELS_AT_ONCE)
         num_rows = zarr_images.shards_of(levels[0])[-2]
         statistics = running.statistics(lambda: (band for part in cut for band in bands(levels[0], num_rows, part)))
+        return self._row(image, task, statistics)
+
+    def _row(self, image: Image, task: Task, statistics: ImageStatistics) -> str:
+        """The manifest row of an image that is written, as JSON."""
         labels = tuple(self._output_labels(image))
         kinds = image.record.label_kinds
         if self.spec is not None:

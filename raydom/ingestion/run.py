@@ -39,7 +39,7 @@ from raydom.storage.pyramids import bands, write_levels
 from raydom.storage.readers import read_pictures, split_part
 from raydom.storage.tables import write_table
 from raydom.storage.video import is_video_name
-from raydom.storage.zarr_images import create_image, create_labels, read_multiscale
+from raydom.storage.zarr_images import create_image, create_labels, list_labels, read_multiscale
 from raydom.types import Extra, ImageRecord, ImageStatistics
 
 logger = logging.getLogger(__name__)
@@ -474,7 +474,8 @@ def _index(task: IngestTask) -> IngestOutcome:
     digest, kinds = hashlib.sha256(json.dumps([FORMAT, task.config.pixel_size_um]).encode()), []
     for block in _blocks(levels):
         digest.update(np.ascontiguousarray(block).data)
-    for name in metadata.labels:
+    labels = list_labels(task.source)
+    for name in labels:
         label, highest = Levels(task.source, f"labels/{name}"), 0
         if label.shape(0) != (height, width):
             raise DataError(
@@ -508,7 +509,7 @@ def _index(task: IngestTask) -> IngestOutcome:
         domain=task.config.domain,
         split=task.config.split,
         group=task.group,
-        labels=metadata.labels,
+        labels=labels,
         statistics=statistics,
         source_file=task.source,
         sha256=content,

@@ -312,7 +312,9 @@ def table_to_records(table: pa.Table) -> tuple[ImageRecord, ...]:
     """The rows of a manifest as records."""
 
     def tuples(value: Any) -> Any:
-        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        return tuple(map(tuples, value)) if value and isinstance(value[0], list) else tuple(value)
 
     records = []
     for row, extra in zip(table.select(SCHEMA.names).to_pylist(), extras_of(table, SCHEMA.names), strict=True):

@@ -50,8 +50,6 @@ class Multiscale:
     """Height and width of a pixel of the finest level; None if no unit of length is given."""
     channels: tuple[str, ...]
     """Names of the channels; empty if none are given."""
-    labels: tuple[str, ...]
-    """Names of the labels; always empty for a label."""
 
 
 def create_image(
@@ -205,8 +203,7 @@ def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
         DataError: If there is no group, or it is no OME-Zarr image.
     """
     where = files.join(uri, group_path)
-    attributes = dict(_open_group(uri, group_path).attrs)
-    attributes = attributes.get("ome", attributes)
+    attributes = _attributes(uri, group_path)
     try:
         multiscales = attributes["multiscales"][0]
         axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscales["axes"]]
@@ -230,14 +227,12 @@ def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
             "name the group that has the multiscales metadata (for a plate: one of its fields)."
         ) from error
     sides = (sizes[0] * lengths[0], sizes[1] * lengths[1]) if lengths[0] and lengths[1] else None
-    names = () if group_path else list_labels(uri)
-    return Multiscale("".join(axes), paths, sides, channels, names)
+    return Multiscale("".join(axes), paths, sides, channels)
 
 
 def read_properties(uri: str, label: str) -> list[dict[str, Any]]:
     """What is known of the objects of a label, each with its number as ``label-value``; [] if nothing is."""
-    attributes = dict(_open_group(uri, f"labels/{label}").attrs)
-    image_label = attributes.get("ome", attributes).get("image-label", {})
+    image_label = _attributes(uri, f"labels/{label}").get("image-label", {})
     return [dict(entry) for entry in image_label.get("properties", ())]
 
 
@@ -245,8 +240,7 @@ def list_labels(uri: str) -> tuple[str, ...]:
     """Names of the labels of an image, in the order of its metadata."""
     if not any(files.exists(files.join(uri, "labels", name)) for name in ("zarr.json", ".zattrs")):
         return ()
-    attributes = dict(_open_group(uri, "labels").attrs)
-    return tuple(attributes.get("ome", attributes).get("labels", ()))
+    return tuple(_attributes(uri, "labels").get("labels", ()))
 
 
 def open_array(uri: str, array_path: str, mode: str = "r") -> zarr.Array:
@@ -283,7 +277,11 @@ def _stored_shard(array: zarr.Array, region: Region) -> Any:
 
 def missing_shards(uri: str, array_path: str) -> list[Region]:
     """The regions of a level whose shards are not stored."""
-    array = open_array(uri, array_path)
+    return lost_shards(open_array(uri, array_path))
+
+
+def lost_shards(array: zarr.Array) -> list[Region]:
+    """The same of a level that is open."""
     wanted = math.prod(-(-size // shard) for size, shard in zip(array.shape, shards_of(array), strict=True))
     if array._nshards_initialized == wanted:  # one listing; its public twin counts the chunks within
         return []
@@ -348,11 +346,20 @@ def check_inside(region: Region, shape: Sequence[int], where: str) -> None:
         )
 
 
-def _open_group(uri: str, path: str = "") -> zarr.Group:
+def _attributes(uri: str, path: str = "") -> dict[str, Any]:
+    """What OME-Zarr says of a group. Zarr 3 is read directly: Zarr's own way costs milliseconds, which add up."""
+    where = files.join(uri, path)
     try:
-        return zarr.open_group(store=uri, path=path, mode="r", use_consolidated=False)
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{files.join(uri, path)}: no Zarr group, or it is damaged ({error}).") from error
+        group = files.read_json(files.join(where, "zarr.json"))
+        attributes = dict(group["attributes"])
+    except (FileNotFoundError, NotADirectoryError):
+        try:
+            attributes = dict(zarr.open_group(store=uri, path=path, mode="r", use_consolidated=False).attrs)
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{where}: no Zarr group, or it is damaged ({error}).") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: no Zarr group, or it is damaged ({error}).") from error
+    return dict(attributes.get("ome", attributes))
 
 
 def shards_of(array: zarr.Array) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def test_the_metadata_are_valid_ome_zarr_and_say_what_was_said(uri: str) -> None
     ImageLabel.from_zarr(group["labels/nuclei"])
     read = read_multiscale(uri)
     assert (read.axes, read.paths, read.pixel_sides_um) == ("cyx", ("0", "1", "2"), (0.5, 0.5))
-    assert (read.channels, read.labels) == (("red", "green", "blue"), ("nuclei",))
+    assert (read.channels, list_labels(uri)) == (("red", "green", "blue"), ("nuclei",))
     assert read_multiscale(uri, "labels/nuclei").axes == "yx"
     array = group["0"]
     assert (array.shards, array.chunks) == ((3, 32, 32), (3, 16, 16))
