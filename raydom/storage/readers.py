@@ -264,6 +264,7 @@ def _read_tiff(path: Path, options: ReadOptions) -> Iterator[Picture]:
     import tifffile
 
     with _complaints("tifffile") as complaints, tifffile.TiffFile(path) as tiff:
+        len(tiff.pages)  # walks the chain of pages; asked one by one, a chain that bites its tail has no end
         positions = _positions(tiff)
         for series in positions:
             _check_stored(series, path)
