@@ -691,9 +691,6 @@ def collection_grown_then_an_image_changed(site: Site, case: Case) -> Told:
     other.ingest(case.collection)
     assert case.run("--serial")[0] == 0
     assert len(case.calls()) == NUM_BLOCKS + 2 + 16
-    assert contents(case.out) == site.expected(case.collection)
-    shutil.rmtree(case.out)
-    shutil.copytree(next(site.folder.glob("serial-*")) / "out", case.out)  # what all others are compared with
     return "an image added, then one changed", "only the 2 new blocks were done, then only the 16 of that image"
 
 
@@ -715,7 +712,7 @@ def two_drivers(site: Site, case: Case) -> Told:
     code, text = follower.end()
     assert code == 0, text
     late = [when - killed_at for _, pid, when in case.calls() if pid in actors and when > killed_at]
-    assert cluster.end()[0] == -signal.SIGKILL
+    assert cluster.end()[0] == -signal.SIGKILL % 256
     return (
         "a second driver; then the first is killed and the second begins at once, beside the actors of the first",
         f"refused, then took over; {len(late)} blocks by those actors, up to {max(late, default=0):.1f} s later",
@@ -754,7 +751,8 @@ def row_of(name: str, site: Site, expected: dict[str, Any]) -> dict[str, Any]:
     try:
         row["injected"], row["state"] = SCENARIOS[name](site, case)
         row["repeated"] = case.repeated()
-        row["identical"] = contents(case.out) == expected
+        own = case.folder / "c"  # a collection of its own
+        row["identical"] = contents(case.out) == (site.expected(own) if own.exists() else expected)
     except Skipped as reason:
         row["state"] = f"skipped: {reason}"
     except (AssertionError, ValueError, OSError) as error:
