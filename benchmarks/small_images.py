@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ def make_files(folder: Path, count: int, suffix: str, labels: bool) -> None:
     (folder / "masks").mkdir()
     for number in range(count):
         coarse = np.kron(rng.random((SIDE_PX // 16, SIDE_PX // 16)), np.ones((16, 16)))
-        smooth = sum(np.roll(coarse, shift, axis) for shift in (0, 4, 8, 12) for axis in (0, 1)) / 8
+        smooth = np.mean([np.roll(coarse, shift, axis) for shift in (0, 4, 8, 12) for axis in (0, 1)], axis=0)
         pixels = (smooth * 200 + rng.normal(20, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
         for kind, array in [("images", pixels)] + [("masks", (smooth > 0.5).astype(np.uint8) * 255)] * labels:
             path = folder / kind / f"image{number:06d}.{suffix}"
@@ -59,21 +59,20 @@ def make_model(folder: Path, channels: int) -> None:
         low=0.0,
         high=1.0,
         pixel_size_um=None,
-        total_stride=network.total_stride,
-        receptive_field_px=network.receptive_field_px,
+        total_stride=int(network.total_stride),
+        receptive_field_px=int(network.receptive_field_px),
         num_classes=2,
     )
     write_model_run(str(folder), spec, {name: value.numpy() for name, value in network.state_dict().items()}, {})
 
 
-def run(*words: str | Path) -> tuple[float, float]:
-    """Run a command; returns its wall time and the CPU time of the processes that it waited for, s."""
+def run(*words: object) -> float:
+    """Run a command; returns the seconds that it took, the start of Python and Ray included."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    began = time.perf_counter()
     command = [sys.executable, "-m", "raydom.cli", *(str(word) for word in words)]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - began
 
 
 def stored(folder: Path, count: int) -> str:
@@ -84,6 +83,13 @@ def stored(folder: Path, count: int) -> str:
         if path.is_file() and path.relative_to(folder).parts[0] != "run"
     ]
     return f"{len(sizes) / count:.4g} objects, {sum(sizes) / count / 1024:.1f} KiB an image"
+
+
+def steady_rate(finished_at: Sequence[float]) -> float:
+    """Images per second from the end of the first ones, when all workers are at work, to that of the last."""
+    ends = np.sort(finished_at)
+    skipped = min(128, len(ends) // 10)
+    return float((len(ends) - 1 - skipped) / (ends[-1] - ends[skipped]))
 
 
 class Batches:
@@ -109,10 +115,8 @@ class Batches:
 
 def segment(collection: Path, model: Path, out: Path, count: int, workers: int) -> None:
     with Batches(out) as batches:
-        seconds, _ = run("segment", "--collection", collection, "--model", model, "--out", out, "--workers", workers)
-    ends = np.sort([receipt.finished_at for receipt in RunFolder.of(str(out)).read_receipts().values()])
-    skipped = min(32, count // 10)  # start-up: a batch of each worker
-    rate = (len(ends) - 1 - skipped) / (ends[-1] - ends[skipped])
+        seconds = run("segment", "--collection", collection, "--model", model, "--out", out, "--workers", workers)
+    rate = steady_rate([receipt.finished_at for receipt in RunFolder.of(str(out)).read_receipts().values()])
     assert len(open_collection(str(out))) == count
     print(
         f"segment {collection.name}: {count / seconds:.1f} images/s with start-up, {rate:.1f} without; "
@@ -127,7 +131,7 @@ def main() -> int:
     parser.add_argument("--suffix", choices=["png", "tif"], default="png")
     parser.add_argument("--labels", action="store_true", help="with a mask for each image")
     parser.add_argument("--channels", type=int, default=4, help="of the network's first level")
-    parser.add_argument("--workers", default="2")
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     count, folder = options.images, Path(tempfile.mkdtemp(prefix="raydom-"))
     try:
@@ -135,20 +139,18 @@ def main() -> int:
         make_model(folder / "model", options.channels)
         print(f"{count} files: {stored(folder / 'images', count)}", flush=True)
         labels = ["--labels", folder / "masks"] if options.labels else []
-        ingest = ["ingest", folder / "images", *labels, "--out", folder / "collection", "--quiet"]
-        for what in ("ingest", "ingest again"):
-            seconds, cpu = run(*ingest)
-            print(
-                f"{what}: {count / seconds:.1f} images/s, {cpu / count * 1000:.1f} ms CPU an image; "
-                f"{stored(folder / 'collection', count)}",
-                flush=True,
-            )
-        seconds, cpu = run("pack", folder / "collection", "--out", folder / "packed", "--quiet")
+        common = ["--workers", options.workers, "--quiet"]
+        ingest = ["ingest", folder / "images", *labels, "--out", folder / "collection", *common]
+        seconds = run(*ingest)
+        ends = [path.stat().st_mtime for path in (folder / "collection" / "images").glob("*/zarr.json")]
         print(
-            f"pack: {count / seconds:.1f} images/s, {cpu / count * 1000:.1f} ms CPU an image; "
-            f"{stored(folder / 'packed', count)}",
+            f"ingest: {count / seconds:.1f} images/s with start-up, {steady_rate(ends):.1f} without; "
+            f"{stored(folder / 'collection', count)}",
             flush=True,
         )
+        print(f"ingest again, nothing new: {run(*ingest):.1f} s with start-up", flush=True)
+        seconds = run("pack", folder / "collection", "--out", folder / "packed", "--quiet")
+        print(f"pack: {count / seconds:.1f} images/s; {stored(folder / 'packed', count)}", flush=True)
         for name in ("collection", "packed"):
             segment(folder / name, folder / "model", folder / f"{name}-labels", count, options.workers)
     finally:

@@ -42,7 +42,7 @@ ROW_GROUP_BYTES = 2**20
 SHARD_BYTES = 64 * 2**20
 """A shard ends when its pixels and labels are so many bytes, uncompressed."""
 CACHE_BYTES = 64 * 2**20
-"""Row groups of at most so many bytes are kept by a process; the last one always."""
+"""Row groups of at most so many bytes are kept by a process; the last two always: an image and its label."""
 OPEN_SHARDS = 64
 """Shards whose footers a process keeps."""
 
@@ -191,7 +191,7 @@ class _RowGroups:
         pixels = numbers.reshape(-1, *kind.shape)
         with self._lock:
             self._kept[key] = pixels
-            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > CACHE_BYTES:
+            while len(self._kept) > 2 and sum(kept.nbytes for kept in self._kept.values()) > CACHE_BYTES:
                 self._kept.popitem(last=False)
         return pixels
 
