@@ -26,14 +26,8 @@ from raydom.cluster.commands import ingest
 from raydom.cluster.compare import compare
 from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
-from raydom.config import (
-    CompareConfig,
-    IngestConfig,
-    NstConfig,
-    RunConfig,
-    SupervisedConfig,
-    TrainConfig,
-)
+from raydom.commands import CompareConfig, IngestConfig, SupervisedConfig
+from raydom.config import NstConfig, RunConfig, TrainConfig
 from raydom.report.tables import show_table
 
 RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=2)

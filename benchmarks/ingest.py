@@ -30,7 +30,8 @@ from scipy.ndimage import gaussian_filter
 
 from raydom.cluster.ingest import on_ray
 from raydom.cluster.session import ray_session
-from raydom.config import ClusterConfig, IngestConfig
+from raydom.commands import IngestConfig
+from raydom.config import ClusterConfig
 from raydom.ingestion.plan import IngestTask
 from raydom.ingestion.run import IngestOutcome, Map, ingest, ingest_file
 from raydom.storage.pyramids import halved

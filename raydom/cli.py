@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydom import config as configs
+from raydom import commands
 from raydom.config import from_dict
 from raydom.errors import ClusterError, ConfigError, DataError, DivergedError
 
@@ -33,20 +33,22 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "demo": Command(configs.DemoConfig, "raydom.demo:demo", "run the main job on two small synthetic domains"),
-    "ingest": Command(configs.IngestConfig, "raydom.cluster.commands:ingest", "read image files into a collection"),
-    "info": Command(configs.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
-    "pack": Command(configs.PackConfig, "raydom.cluster.commands:pack", "pack a collection into few Parquet files"),
+    "demo": Command(commands.DemoConfig, "raydom.demo:demo", "run the main job on two small synthetic domains"),
+    "ingest": Command(commands.IngestConfig, "raydom.cluster.commands:ingest", "read image files into a collection"),
+    "info": Command(commands.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
+    "pack": Command(commands.PackConfig, "raydom.cluster.commands:pack", "pack a collection into few Parquet files"),
     "train supervised": Command(
-        configs.SupervisedConfig, "raydom.cluster.commands:train_supervised", "train a segmentation model"
+        commands.SupervisedConfig, "raydom.cluster.commands:train_supervised", "train a segmentation model"
     ),
-    "stylize": Command(configs.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"),
+    "stylize": Command(
+        commands.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"
+    ),
     "segment": Command(
-        configs.SegmentConfig, "raydom.cluster.commands:segment", "segment a collection, stylised or not"
+        commands.SegmentConfig, "raydom.cluster.commands:segment", "segment a collection, stylised or not"
     ),
-    "evaluate": Command(configs.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
+    "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
     "compare": Command(
-        configs.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
+        commands.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
     ),
 }
 

@@ -16,14 +16,8 @@ from raydom.cluster.commands import ingest, tell
 from raydom.cluster.compare import compare
 from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
-from raydom.config import (
-    ClusterConfig,
-    CompareConfig,
-    DemoConfig,
-    IngestConfig,
-    SupervisedConfig,
-    TrainConfig,
-)
+from raydom.commands import CompareConfig, DemoConfig, IngestConfig, SupervisedConfig
+from raydom.config import ClusterConfig, TrainConfig
 from raydom.errors import ConfigError
 from raydom.images.synthetic import MICROSCOPES, make_cells, render
 from raydom.inference.predictor import Predictor

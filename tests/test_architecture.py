@@ -19,6 +19,7 @@ LEVELS = (
     ("errors",),
     ("types",),
     ("config",),
+    ("commands",),
     ("images", "storage", "networks"),
     ("ingestion",),
     ("algorithms",),
@@ -38,9 +39,10 @@ ONLY = {
     "errors": set(),
     "types": {"numpy"},
     "config": {"numpy"},
+    "commands": {"numpy"},
     "images": {"numpy", "scipy", "skimage", "jaxtyping"},
 }
-HELP_PATH = ("errors", "types", "config", "cli")
+HELP_PATH = ("errors", "types", "config", "commands", "cli")
 
 
 def part_of(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from raydom import config as configs
+from raydom import commands
 from raydom.storage import files
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FILES_READ_HERE = 32
 """Up to so many files are ingested in this process: Ray takes longer to start."""
 
 
-def ingest(config: configs.IngestConfig) -> int:
+def ingest(config: commands.IngestConfig) -> int:
     """Read image files into a collection."""
     from raydom.inference.progress import ProgressReport
     from raydom.ingestion.plan import IngestTask
@@ -61,7 +61,7 @@ def ingest(config: configs.IngestConfig) -> int:
     return 1 if report.refused else 0
 
 
-def info(config: configs.InfoConfig) -> int:
+def info(config: commands.InfoConfig) -> int:
     """Tell what a collection holds."""
     from raydom.report.tables import show_facts
     from raydom.storage.collection import open_collection
@@ -75,7 +75,7 @@ def info(config: configs.InfoConfig) -> int:
     return 0
 
 
-def pack(config: configs.PackConfig) -> int:
+def pack(config: commands.PackConfig) -> int:
     """Pack a collection into few Parquet files."""
     from raydom.inference.progress import ProgressReport
     from raydom.storage.collection import open_collection
@@ -93,7 +93,7 @@ def pack(config: configs.PackConfig) -> int:
     return 0
 
 
-def train_supervised(config: configs.SupervisedConfig) -> int:
+def train_supervised(config: commands.SupervisedConfig) -> int:
     """Train a segmentation model."""
     from raydom.cluster.train import train_supervised as run
 
@@ -101,7 +101,7 @@ def train_supervised(config: configs.SupervisedConfig) -> int:
     return 0
 
 
-def stylize(config: configs.StylizeConfig) -> int:
+def stylize(config: commands.StylizeConfig) -> int:
     """Make the images of a collection look like a style image."""
     from raydom.cluster.blocks import run_block_jobs
     from raydom.inference.job import BlockJob
@@ -117,7 +117,7 @@ def stylize(config: configs.StylizeConfig) -> int:
     return tell(run_block_jobs([job], config.run))
 
 
-def segment(config: configs.SegmentConfig) -> int:
+def segment(config: commands.SegmentConfig) -> int:
     """Segment a collection, stylised or not."""
     from raydom.cluster.blocks import run_block_jobs
     from raydom.inference.job import BlockJob
@@ -137,7 +137,7 @@ def segment(config: configs.SegmentConfig) -> int:
     return tell(run_block_jobs([job], config.run))
 
 
-def evaluate(config: configs.EvaluateConfig) -> int:
+def evaluate(config: commands.EvaluateConfig) -> int:
     """Score labels against the truth."""
     from raydom.report.tables import show_table
     from raydom.storage.collection import open_collection
@@ -158,7 +158,7 @@ def evaluate(config: configs.EvaluateConfig) -> int:
     return 0
 
 
-def compare(config: configs.CompareConfig) -> int:
+def compare(config: commands.CompareConfig) -> int:
     """Score models x style methods on a target."""
     from raydom.cluster.compare import compare as run
 

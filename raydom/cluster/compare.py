@@ -11,7 +11,8 @@ import pyarrow as pa
 import torch
 
 from raydom.cluster.blocks import run_block_jobs
-from raydom.config import CompareConfig, NstConfig, StyleConfig, to_dict
+from raydom.commands import CompareConfig
+from raydom.config import NstConfig, StyleConfig, to_dict
 from raydom.errors import ConfigError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor

@@ -20,7 +20,8 @@ from raydom.cluster.session import num_workers, ray_session  # first: it sets wh
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, WorkerCrashedError
 
-from raydom.config import ClusterConfig, IngestConfig
+from raydom.commands import IngestConfig
+from raydom.config import ClusterConfig
 from raydom.errors import ClusterError
 from raydom.ingestion.plan import IngestTask
 from raydom.ingestion.run import IngestOutcome, Map, Refusal

@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from raydom import errors
 from raydom.cluster.mailbox import Mailbox
-from raydom.config import SupervisedConfig
+from raydom.commands import SupervisedConfig
 from raydom.errors import ClusterError, ConfigError
 from raydom.storage import files
 from raydom.storage.model_run import CHECKPOINTS, ModelRun

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from raydom.config import IngestConfig
+from raydom.commands import IngestConfig
 from raydom.errors import ConfigError
 from raydom.ingestion.coco import read_coco
 from raydom.storage import files

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydom.config import ClusterConfig, IngestConfig
+from raydom.commands import IngestConfig
+from raydom.config import ClusterConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics, stream_statistics
 from raydom.ingestion.plan import IngestTask, LabelSource, find_files, make_plan

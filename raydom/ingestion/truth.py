@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from raydom.config import IngestConfig
+from raydom.commands import IngestConfig
 from raydom.errors import DataError
 from raydom.ingestion.coco import annotation_boxes
 from raydom.ingestion.labels import as_labels, label_rule

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from raydom.algorithms.supervised import Supervised
-from raydom.config import ModelSpec, SupervisedConfig, TrainConfig, TrainRunConfig, UNetConfig, fingerprint, to_dict
+from raydom.commands import SupervisedConfig
+from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, UNetConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.storage import files

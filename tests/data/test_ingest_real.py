@@ -11,7 +11,7 @@ import zarr
 from ome_zarr_models.v05.image import Image as OmeImage
 from PIL import Image
 
-from raydom.config import IngestConfig
+from raydom.commands import IngestConfig
 from raydom.errors import DataError
 from raydom.ingestion import ingest
 from raydom.storage.collection import open_collection

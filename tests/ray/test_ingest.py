@@ -8,7 +8,8 @@ import tifffile
 from ray.util.dask import ray_dask_get
 
 from raydom.cluster.ingest import on_ray
-from raydom.config import ClusterConfig, IngestConfig
+from raydom.commands import IngestConfig
+from raydom.config import ClusterConfig
 from raydom.ingestion.run import ingest
 from raydom.storage.collection import open_collection
 

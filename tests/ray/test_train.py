@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from raydom.config import RunConfig, SupervisedConfig, TrainConfig
+from raydom.commands import SupervisedConfig
+from raydom.config import RunConfig, TrainConfig
 from raydom.errors import ConfigError, DivergedError
 from raydom.training.loop import Training, finished
 from raydom.training.supervised import SupervisedPlan, plan_supervised

@@ -1,5 +1,6 @@
 import pytest
 
+from raydom import commands
 from raydom import config as configs
 from raydom.cli import COMMANDS, main, parse
 from raydom.config import from_dict, to_dict
@@ -36,7 +37,7 @@ def test_every_example_beside_the_jobs_is_a_configuration(page, pytestconfig):
 def test_positional_and_switched_options():
     config = parse("ingest", ["a/*.tif", "b", "--out", "o", "--labels", "m", "fov=f", "--invert-labels"])
     assert (config.source, config.labels, config.invert_labels) == (("a/*.tif", "b"), ("m", "fov=f"), True)
-    assert parse("info", ["c", "--json"]) == configs.InfoConfig(collection="c", json=True)
+    assert parse("info", ["c", "--json"]) == commands.InfoConfig(collection="c", json=True)
 
 
 def test_an_option_given_twice_keeps_both_and_defaults_are_those_of_the_command():
@@ -44,7 +45,7 @@ def test_an_option_given_twice_keeps_both_and_defaults_are_those_of_the_command(
     assert parse("ingest", ["a", *twice]).labels == ("m", "fov=f", "x.png")
     models = ["--source", "a", "--target", "b", "--out", "o", "--model=A", "--model", "B", "C"]
     assert parse("compare", models).model == ("A", "B", "C")
-    assert parse("demo", []) == configs.DemoConfig()
+    assert parse("demo", []) == commands.DemoConfig()
     assert parse("demo", []).nst.features == "squeezenet1_1"
     assert parse("train supervised", ["--collection", "c", "--out", "o"]).run.workers == 1
 

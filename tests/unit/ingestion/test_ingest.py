@@ -23,7 +23,8 @@ from ome_zarr_models.v05.image_label import ImageLabel as OmeLabel
 from PIL import Image
 
 import raydom.ingestion.run as run_module
-from raydom.config import ClusterConfig, IngestConfig
+from raydom.commands import IngestConfig
+from raydom.config import ClusterConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.ingestion import IngestReport, ingest

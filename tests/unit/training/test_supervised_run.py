@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from raydom.algorithms.trained import load_trained
-from raydom.config import ImageFilter, RunConfig, SupervisedConfig, TrainConfig
+from raydom.commands import SupervisedConfig
+from raydom.config import ImageFilter, RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.synthetic import MICROSCOPES, make_cells, render
 from raydom.training import runner

@@ -1,0 +1,302 @@
+"""What each command of the command line is told: a class a command, whose fields are its options.
+
+Their docstrings are the help texts. Importing this module is cheap, as that of ``raydom.config``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from raydom.config import (
+    METHODS,
+    BlockConfig,
+    ClusterConfig,
+    ImageFilter,
+    NstConfig,
+    RunConfig,
+    StyleConfig,
+    TrainConfig,
+    TrainRunConfig,
+    require,
+)
+from raydom.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StylizeConfig:
+    """Make the images of a collection look like a style image; writes a collection."""
+
+    collection: str
+    """Collection to stylise."""
+    out: str
+    """Collection to write."""
+    style: StyleConfig
+    images: ImageFilter = field(default_factory=ImageFilter)
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentConfig:
+    """Resample, normalise, stylise and segment the images of a collection; writes a collection of labels."""
+
+    collection: str
+    """Collection to segment."""
+    model: str
+    """Folder of the trained model; or threshold:VALUE, foreground being where pixels have at least that value."""
+    out: str
+    """Collection to write: probabilities and labels."""
+    style: StyleConfig = field(default_factory=StyleConfig)
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size of the images, um, instead of the one they state."""
+    scale: float | None = None
+    """Resampling factor before the network, instead of the one that follows from the pixel sizes."""
+    threshold: float | None = None
+    """Foreground probability from which a pixel is labelled, instead of the model's."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """Score the labels of one collection against those of another; writes a table."""
+
+    prediction: str
+    """Collection with the predicted labels."""
+    truth: str
+    """Collection with the true labels; images are paired by their id."""
+    label: str = "label"
+    """Name of the true label."""
+    mask: str | None = None
+    """Label of the truth that marks what is scored, such as a field of view; pixels where it is 0 are left out."""
+    by: str | None = None
+    """Score each domain, split or group too."""
+    out: str | None = None
+    """Parquet file to write. Default: evaluation.parquet in the collection of predictions."""
+
+    def __post_init__(self) -> None:
+        require(self.by in (None, "domain", "split", "group"), f"by must be domain, split or group; got {self.by!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareConfig:
+    """Segment a target collection with each model after each style method, and score them all."""
+
+    source: str
+    """Collection that the models were trained on; gives the style image when none is named."""
+    target: str
+    """Labelled collection to segment and score."""
+    out: str
+    """Folder for the predictions, comparison.parquet and comparison.png."""
+    model: tuple[str, ...] = field(metadata={"repeat": True})
+    """Folder of a trained model; may be given several times."""
+    methods: tuple[str, ...] = field(default=METHODS, metadata={"comma": True})
+    """Style methods, with commas between; none is always among them."""
+    style: str | None = None
+    """Style image. Default: an image drawn from the source collection."""
+    label: str = "label"
+    """Label of the target collection that holds the truth."""
+    mask: str | None = None
+    """Label of the target collection that marks what is scored, such as a field of view."""
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size of the target images, um, instead of the one they state."""
+    scale: float | None = None
+    """Resampling factor of the target images before the network."""
+    seed: int = 0
+    """Seed of the draw of the style image."""
+    skip_unavailable: bool = False
+    """Leave out a method whose weights cannot be had (its row says why) instead of refusing the comparison."""
+    nst: NstConfig = field(default_factory=NstConfig)
+    images: ImageFilter = field(default_factory=ImageFilter)
+    blocks: BlockConfig = field(default_factory=BlockConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        require(len(self.model) > 0, "compare needs at least one --model RUN.")
+        for method in self.methods:
+            require(
+                method in METHODS or ":" in method,
+                f"unknown style method {method!r}; choose from {', '.join(METHODS)}, or package.module:function.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfoConfig:
+    """Tell what a collection holds."""
+
+    collection: str = field(metadata={"positional": True})
+    """Collection to describe."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackConfig:
+    """Pack the images of a collection, or crops of them, into few Parquet files; writes a collection."""
+
+    collection: str = field(metadata={"positional": True})
+    """Collection to pack."""
+    out: str
+    """Collection to write; there must be nothing yet."""
+    crop_px: int | None = field(default=None, metadata={"flag": "--crop"})
+    """Cut images into squares of this side, px, each an image of its own; the last ones overlap their neighbours, to be
+    of full size. Default: images stay whole."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    quiet: bool = False
+    """No progress."""
+
+    def __post_init__(self) -> None:
+        require(self.crop_px is None or self.crop_px >= 1, f"crop must be >= 1 px; got {self.crop_px}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    """Run the main job on two small synthetic domains, offline, in a few minutes."""
+
+    out: str = "raydom-demo"
+    """Folder for everything that the demo makes; made anew."""
+    steps: int = 200
+    """Training steps."""
+    nst: NstConfig = field(default_factory=lambda: NstConfig(features="squeezenet1_1"))
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedConfig:
+    """Training of a segmentation network on a labelled collection."""
+
+    collection: str
+    """Collection with labelled images. Its images of split test are not used; those of split val validate."""
+    out: str
+    """Folder of the model run."""
+    network: str = "unet"
+    """unet, or package.module:function."""
+    base_channels: int = 32
+    """Channels of the network's first level. The paper has 64; 32 train four times as fast and suffice for most."""
+    depth: int = 4
+    """Number of poolings of the network."""
+    norm: str = "batch"
+    """batch or none."""
+    label: str = "label"
+    """Name of the labels to learn."""
+    num_classes: int = 2
+    """Including the background. With two, every label above 0 is foreground."""
+    mask: str | None = None
+    """Name of the labels whose zero pixels count for nothing, such as a field of view."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
+
+    def __post_init__(self) -> None:
+        require(self.num_classes >= 2, f"num_classes must be >= 2; got {self.num_classes}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestConfig:
+    """Read image files, and labels that belong to them, into a collection. Up to 32 files are read in this process,
+    more on Ray; with --address, RAY_ADDRESS or --workers, any number is."""
+
+    source: tuple[str, ...] = field(metadata={"positional": True})
+    """Files, folders (the files directly in them) and globs (quoted; ** for folders below), local or any fsspec URL.
+    FILE.h5:/DATASET names an array of an HDF5 file, FILE.parquet:/COLUMN the images of a Parquet file (an image a row,
+    encoded or as tensors)."""
+    out: str
+    """Collection to make or to extend."""
+    labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label. A glob of
+    folders (ID/masks or masks/ID) reads a mask an object from each. A JSON file has annotations as COCO's. A column of
+    a Parquet file has the label of each row, in the same order as the images."""
+    invert_labels: bool = False
+    """Swap the two values of binary labels."""
+    ignore_value: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=N (or N, for the label called label): pixels of this value do not count. They become 0, and a further label
+    NAME-valid is 0 there and 1 elsewhere, for --mask of train and evaluate."""
+    boundary_from_instances: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=PX (or PX, for the label called label): a further label NAME-boundary is 1 within PX of pixels of another
+    object, or of background."""
+    domain: str | None = None
+    """Domain of these images."""
+    split: str | None = None
+    """Split of these images, such as train, val or test."""
+    group: str | None = None
+    """Regular expression searched in each file's path: its first group (or the whole match) is the image's group."""
+    column: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """NAME=REGEX: a column of the manifest, for --keep: the first group (or the whole match) in each file's path."""
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size, um, instead of the one that the files state."""
+    pages: str = "planes"
+    """What the pages of a TIFF that does not say so are: planes (an image each) or channels (of one image)."""
+    axes: str | None = None
+    """A letter an axis of HDF5 datasets and of tensors, such as zyx or cyx: t, z (an image a plane), c, y and x.
+    Default: what the dataset says, else yx, or yxc if the last axis has at most four entries, or zyx (of tensors: cyx
+    if the first has at most four)."""
+    fps: float | None = None
+    """Frames of a video to take a second, chosen by the times at which they are shown. Default: every frame."""
+    index_only: bool = False
+    """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
+    run: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        require(len(self.source) > 0, "ingest needs at least one SOURCE: a file, a folder or a glob.")
+        require(
+            self.pixel_size_um is None or self.pixel_size_um > 0,
+            f"pixel_size_um must be > 0; got {self.pixel_size_um}.",
+        )
+        require(self.pages in ("planes", "channels"), f"pages must be planes or channels; got {self.pages!r}.")
+        require(
+            self.axes is None
+            or (set("yx") <= set(self.axes) <= set("tzcyx") and len(set(self.axes)) == len(self.axes)),
+            f"axes must be y, x and some of t, z and c, each once; got {self.axes!r}.",
+        )
+        require(self.fps is None or self.fps > 0, f"fps must be > 0; got {self.fps}.")
+        ignored, boundaries = self.ignored_values(), self.boundary_widths_px()
+        require(all(width >= 1 for width in boundaries.values()), f"boundaries are at least 1 px; got {boundaries}.")
+        require(
+            not (self.index_only and (ignored or boundaries)),
+            "with index_only nothing is written; leave out ignore_value and boundary_from_instances.",
+        )
+        require(
+            not (self.index_only and (self.labels or self.invert_labels)),
+            "with index_only the labels are those inside the OME-Zarr images; leave out labels and invert_labels.",
+        )
+        for option, pattern in {"group": self.group or "", **self.column_patterns()}.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(f"{option} is no regular expression: {pattern!r} ({error}).") from error
+
+    def column_patterns(self) -> dict[str, str]:
+        """By the name of each further column, the regular expression that gives its values."""
+        found: dict[str, str] = {}
+        for entry in self.column:
+            name, _, pattern = entry.partition("=")
+            require(
+                bool(re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name) and pattern),
+                f"column is NAME=REGEX, and the name has letters, digits and _ . -; got {entry!r}.",
+            )
+            require(name not in found, f"column {name} is given twice.")
+            found[name] = pattern
+        return found
+
+    def ignored_values(self) -> dict[str, int]:
+        """By label name, the value that does not count."""
+        return {name: int(value) for name, value in _named_numbers("ignore_value", self.ignore_value).items()}
+
+    def boundary_widths_px(self) -> dict[str, float]:
+        """By label name, how far a boundary reaches on either side, px."""
+        return _named_numbers("boundary_from_instances", self.boundary_from_instances)
+
+
+def _named_numbers(option: str, entries: tuple[str, ...]) -> dict[str, float]:
+    """``NAME=NUMBER`` by name; without a name, it is that of the label called ``label``."""
+    found: dict[str, float] = {}
+    for entry in entries:
+        name, _, number = entry.rpartition("=")
+        name = name or "label"
+        require(bool(re.fullmatch(r"-?\d+(\.\d+)?", number)), f"{option} is NAME=NUMBER or a number; got {entry!r}.")
+        require(option != "ignore_value" or "." not in number, f"ignore_value is a whole number; got {entry!r}.")
+        require(name not in found, f"{option} is given twice for label {name}.")
+        found[name] = float(number)
+    return found
