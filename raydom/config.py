@@ -1,7 +1,8 @@
 """Typed configurations: what a run is made of, checked once, where it is made.
 
-What the commands share; ``raydom.commands`` has the configuration of each. Importing this module is cheap (no numpy, torch or ray), so that ``raydom --help`` is quick. The command line, the
-YAML files beside the jobs and the JSON beside every result all describe these classes.
+What the commands share; ``raydom.commands`` has the configuration of each. Importing this module is cheap (no numpy,
+torch or ray), so that ``raydom --help`` is quick. The command line, the YAML files beside the jobs and the JSON beside
+every result all describe these classes.
 """
 
 from __future__ import annotations
