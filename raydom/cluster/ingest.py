@@ -27,6 +27,8 @@ from raydom.ingestion.plan import IngestTask
 from raydom.ingestion.run import IngestOutcome, Map, Refusal
 
 MAX_FILES_PER_TASK = 16
+IN_FLIGHT = 2
+"""Tasks of Ray for each worker: while one is done the next is there, so that no worker waits for this driver."""
 TASK_S = 5.0
 """A task of Ray begins no further file after so long; the rest of its files are shared out anew."""
 MAX_DEATHS = 3
@@ -71,7 +73,8 @@ class _Driver:
     def outcomes(self) -> Iterator[IngestOutcome]:
         try:
             while self._waiting or self._suspects or self._running:
-                while self._waiting and len(self._running) < num_workers(self._run):  # the cluster may have grown
+                most = IN_FLIGHT * num_workers(self._run)  # the cluster may have grown
+                while self._waiting and len(self._running) < most:
                     self._start(self._waiting.popleft())
                 if not self._running:
                     self._start([self._suspects.popleft()])

@@ -10,6 +10,8 @@ Source: https://ngff.openmicroscopy.org/0.5 and /0.4.
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
@@ -376,7 +379,8 @@ def _level_shapes(shape: Sequence[int], num_levels: int | None) -> list[tuple[in
 
 def _write_group(uri: str, attributes: Mapping[str, Any]) -> None:
     """A Zarr 3 group. Written directly: Zarr's own way costs several round trips an image, which add up."""
-    files.write_json(files.join(uri, "zarr.json"), {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    files.write_bytes_atomic(files.join(uri, "zarr.json"), json.dumps(group).encode())
 
 
 def _create_levels(
@@ -388,23 +392,35 @@ def _create_levels(
     shard_px: int,
     chunk_px: int,
 ) -> tuple[zarr.Array, ...]:
+    store = FsspecStore.from_url(uri) if files.is_url(uri) else LocalStore(uri)
     arrays = []
     for number, shape in enumerate(levels):
-        chunks, shards = _chunks_and_shards(axes, shape, shard_px, chunk_px)
-        array = zarr.create_array(
-            store=uri,
-            name=files.join(group_path, str(number)) if group_path else str(number),
-            shape=shape,
-            dtype=dtype,
-            chunks=chunks,
-            shards=shards,
-            compressors=ZstdCodec(level=3, checksum=True),  # the checksum makes bit rot an error
-            fill_value=0,
-            dimension_names=tuple(axes),
-            config={"write_empty_chunks": True},
+        path = files.join(group_path, str(number)) if group_path else str(number)
+        metadata, stored = _array_metadata(
+            tuple(axes), shape, dtype, *_chunks_and_shards(axes, shape, shard_px, chunk_px)
         )
-        arrays.append(array)
+        files.write_bytes_atomic(files.join(uri, path, "zarr.json"), stored)
+        array = zarr.AsyncArray(metadata, StorePath(store, path), config={"write_empty_chunks": True})
+        arrays.append(zarr.Array(array))
     return tuple(arrays)
+
+
+@functools.lru_cache(maxsize=1024)
+def _array_metadata(
+    names: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...], shards: tuple[int, ...]
+) -> tuple[Any, bytes]:
+    """The metadata of an array, and how they are stored. Zarr makes them: many images have the same."""
+    array = zarr.create_array(
+        store=MemoryStore(),
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=ZstdCodec(level=3, checksum=True),  # the checksum makes bit rot an error
+        fill_value=0,
+        dimension_names=names,
+    )
+    return array.metadata, json.dumps(array.metadata.to_dict()).encode()
 
 
 def _chunks_and_shards(
