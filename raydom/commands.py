@@ -91,7 +91,7 @@ class CompareConfig:
     out: str
     """Folder for the predictions, comparison.parquet and comparison.png."""
     model: tuple[str, ...] = field(metadata={"repeat": True})
-    """Folder of a trained model; may be given several times."""
+    """Folder of a trained model, or threshold:VALUE; may be given several times."""
     methods: tuple[str, ...] = field(default=METHODS, metadata={"comma": True})
     """Style methods, with commas between; none is always among them."""
     style: str | None = None

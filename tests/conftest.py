@@ -42,7 +42,7 @@ def make_collection(tmp_path):
     from raydom.images.intensity import image_statistics
     from raydom.storage import zarr_images
     from raydom.storage.collection import open_collection, write_manifest
-    from raydom.storage.pyramids import write_pyramid
+    from raydom.storage.pyramids import writable_levels, write_coarser
     from raydom.types import ImageRecord, Region
 
     def make(name, images, labels=None, **fields):
@@ -62,7 +62,7 @@ def make_collection(tmp_path):
                 overwrite=True,
             )
             zarr_images.write_region(group, "0", Region.whole(shape), pixels)
-            write_pyramid(group)
+            write_coarser(writable_levels(group), "mean")
             truth = (labels or {}).get(image_id)
             if truth is not None:
                 zarr_images.create_labels(group, "label", shape=shape, dtype=truth.dtype, pixel_size_um=None)

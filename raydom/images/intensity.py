@@ -8,6 +8,7 @@ scale always comes from the whole image, so that every block of it is scaled ali
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,8 +22,8 @@ from raydom.types import PERCENTILE_LEVELS, ImageStatistics
 
 STRIP_PX = 1 << 20
 """Pixels of a channel looked at in one go, so that temporary float64 copies stay small."""
-NUM_BINS = 1 << 16
-"""Bins of the histogram from which percentiles of streamed floating point images are read."""
+LOWER_BITS = 14
+"""Of a pixel's lower 16 bits, those that are counted for percentiles of streamed floating point images."""
 
 Pixels = Shaped[np.ndarray, "channels height width"]
 Blocks = Callable[[], Iterable[Pixels]]
@@ -50,7 +51,7 @@ def stream_statistics(blocks: Blocks) -> ImageStatistics:
     """The same statistics of an image that comes in blocks, in bounded memory and one to three passes.
 
     Exact for integers of up to 16 bits. For other dtypes the percentiles between the exact minimum and maximum are
-    right to 1/65536 of the range.
+    right to one in two million.
     """
     running: RunningStatistics | None = None
     for block in blocks():
@@ -112,16 +113,25 @@ class RunningStatistics:
         }
         arrays |= {"dtype": np.array(str(self._dtype)), "histograms": self._histograms}
         np.savez_compressed(sink, **arrays)
-        return sink.getvalue()
+        return zlib.crc32(sink.getvalue()).to_bytes(4, "big") + sink.getvalue()
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> RunningStatistics:
-        with np.load(io.BytesIO(stored)) as arrays:
+        """The inverse of ``to_bytes``.
+
+        Raises:
+            DataError: If the bytes are not those that it gave.
+        """
+        if zlib.crc32(stored[4:]).to_bytes(4, "big") != stored[:4]:
+            raise DataError("the stored statistics are damaged: their checksum is wrong.")
+        with np.load(io.BytesIO(stored[4:])) as arrays:
             running = cls(str(arrays["dtype"]), len(arrays["histograms"]))
             running._histograms = arrays["histograms"]
             running._moments, running._lab = (
                 _Moments(*(arrays[f"{name}_{field}"] for field in _Moments.__slots__)) for name in ("moments", "lab")
             )
+            for one in (running._moments, running._lab):
+                one.count = int(one.count)  # NumPy's would overflow where products of counts are taken
         return running
 
     def statistics(self, blocks: Blocks, percentiles: Sequence[tuple[float, ...]] | None = None) -> ImageStatistics:
@@ -138,7 +148,7 @@ class RunningStatistics:
             found = _counted_statistics(self._histograms, self._lowest)
         else:
             found = self._moments.statistics()
-            found = replace(found, percentiles=tuple(percentiles or _binned_percentiles(blocks, found)))
+            found = replace(found, percentiles=tuple(percentiles or _selected_percentiles(blocks, found)))
         if len(found.mean) != 3:
             return found
         lab = self._lab
@@ -350,25 +360,57 @@ def _counted_percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float,
     return tuple((low + (rank - below) * (high - low)).tolist())
 
 
-def _binned_percentiles(blocks: Blocks, statistics: ImageStatistics) -> tuple[tuple[float, ...], ...]:
-    """Percentiles from a fine histogram between the known extremes."""
+def _selected_percentiles(blocks: Blocks, statistics: ImageStatistics) -> tuple[tuple[float, ...], ...]:
+    """Percentiles in two passes, whatever the outliers: counts of the upper half of each pixel's bits tell which values
+    of it hold the wanted ranks, and only for those the lower half is counted."""
     num_channels = len(statistics.minimum)
-    histograms = np.zeros((num_channels, NUM_BINS), dtype=np.int64)
+    upper = np.zeros((num_channels, 1 << 16), dtype=np.int64)
+    for channel, keys in _keys(blocks):
+        upper[channel] += np.bincount(keys >> 16, minlength=1 << 16)
+    counts = upper.sum(axis=1)
+    rank = np.asarray(PERCENTILE_LEVELS)[None] / 100 * (counts[:, None] - 1)
+    below = np.floor(rank).astype(np.int64)
+    wanted = np.concatenate([below, np.minimum(below + 1, counts[:, None] - 1)], axis=1)
+    cumulative = np.cumsum(upper, axis=1)
+    bins = np.stack([np.searchsorted(c, w, side="right") for c, w in zip(cumulative, wanted, strict=True)])
+    needed = [np.unique(one) for one in bins]
+    slots = np.full((num_channels, 1 << 16), -1, dtype=np.int64)
+    for slot, one in zip(slots, needed, strict=True):
+        slot[one] = np.arange(len(one))
+    lower = [np.zeros(len(one) << LOWER_BITS, dtype=np.int64) for one in needed]
+    for channel, keys in _keys(blocks):
+        slot = slots[channel][keys >> 16]
+        counted = (slot << LOWER_BITS | (keys & 0xFFFF) >> (16 - LOWER_BITS))[slot >= 0]
+        lower[channel] += np.bincount(counted, minlength=len(lower[channel]))
+    result = []
+    for channel, (low, high) in enumerate(zip(statistics.minimum, statistics.maximum, strict=True)):
+        ends = np.cumsum(lower[channel].reshape(len(needed[channel]), -1), axis=1)
+        within = wanted[channel] - (cumulative[channel] - upper[channel])[bins[channel]]
+        places = [
+            np.searchsorted(ends[slots[channel][bin_]], one, side="right")
+            for bin_, one in zip(bins[channel], within, strict=True)
+        ]
+        values = np.clip(_values(bins[channel] << 16 | np.asarray(places) << (16 - LOWER_BITS)), low, high)
+        first, second = np.split(values, 2)
+        found = first + (rank[channel] - below[channel]) * (second - first)
+        found[0], found[-1] = low, high
+        result.append(tuple(found.tolist()))
+    return tuple(result)
+
+
+def _keys(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
+    """Channel by channel, pixels as 32-bit numbers in the same order: those that their float32 bits make."""
     for block in blocks():
         for strip in _strips(block):
             for channel, pixels in enumerate(strip):
-                low, high = statistics.minimum[channel], statistics.maximum[channel]
-                position = (pixels.ravel().astype(np.float64) - low) * (NUM_BINS / ((high - low) or 1.0))
-                bins = np.minimum(position.astype(np.int64), NUM_BINS - 1)
-                histograms[channel] += np.bincount(bins, minlength=NUM_BINS)
-    result = []
-    for counts, low, high in zip(histograms, statistics.minimum, statistics.maximum, strict=True):
-        edges = np.linspace(low, high, NUM_BINS + 1)
-        cumulative = np.concatenate([[0], np.cumsum(counts)])
-        used = np.concatenate([[True], counts > 0])  # an empty bin would make the inverse ambiguous
-        values = np.interp(np.asarray(PERCENTILE_LEVELS) / 100 * cumulative[-1], cumulative[used], edges[used])
-        result.append(tuple(values.tolist()))
-    return tuple(result)
+                bits = pixels.ravel().astype(np.float32).view(np.uint32).astype(np.int64)
+                yield channel, np.where(bits >> 31, 0xFFFFFFFF - bits, bits | 0x80000000)
+
+
+def _values(keys: np.ndarray) -> np.ndarray:
+    """The inverse of ``_keys``."""
+    bits = np.where(keys >> 31, keys & 0x7FFFFFFF, 0xFFFFFFFF - keys)
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def _lab_of(strip: Pixels, statistics: ImageStatistics | None) -> np.ndarray:

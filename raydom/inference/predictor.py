@@ -42,7 +42,7 @@ from raydom.inference.models import open_model
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
-from raydom.storage.pyramids import LEVELS_AT_ONCE, bands, open_levels, parts, write_coarser, write_levels
+from raydom.storage.pyramids import LEVELS_AT_ONCE, bands, parts, writable_levels, write_coarser, write_levels
 from raydom.storage.receipts import Receipt
 from raydom.storage.zarr_images import READ_ERRORS
 from raydom.types import Block, ImageRecord, ImageStatistics, Region
@@ -215,7 +215,7 @@ class Predictor:
             try:
                 self._create_output(pattern, image)
                 if zarr_images.is_made_alike(uri, pattern):
-                    return {path: open_levels(uri, path) for path, _ in self._pyramids(image)}
+                    return {path: writable_levels(uri, path) for path, _ in self._pyramids(image)}
             finally:
                 files.remove(pattern)
         return self._create_output(uri, image)
@@ -283,7 +283,7 @@ class Predictor:
         for path, method in self._pyramids(image):
             watch = running.add if not path else _unwatched
             try:
-                write_coarser(open_levels(uri, path), method, part=part, watch=watch)
+                write_coarser(writable_levels(uri, path), method, part=part, watch=watch)
             except READ_ERRORS as error:
                 damaged = zarr_images.unreadable_shards(uri, files.join(path, "0") if path else "0", part)
                 self._declare_lost(image, task, damaged, error)
@@ -303,18 +303,42 @@ class Predictor:
                 error = DataError(f"{uri}: {len(lost)} shards are missing, the first at {lost[0].start}.")
                 self._declare_lost(image, task, lost, error)
                 raise error
-        levels = open_levels(uri)
+        levels = writable_levels(uri)
         cut = parts(levels[0])
         running = self._running_statistics(image)
+        known = len(cut) > 1 and not self._lacks_coarser(uri, image)
         for part in cut:
-            sums = self._stored_sums(image, part) if len(cut) > 1 else None
+            sums = self._stored_sums(image, part) if known else None
             running.merge(self._write_coarser(image, task, part) if sums is None else sums)
         if len(levels) > LEVELS_AT_ONCE + 1:
-            for path, method in self._pyramids(image):
-                write_coarser(open_levels(uri, path), method, start=LEVELS_AT_ONCE)
+            try:
+                self._write_coarsest(uri, image)
+            except READ_ERRORS as error:  # the levels that the parts have written; those they were made from are there
+                logger.warning("%s: coarser levels are damaged and are made again (%s).", uri, error)
+                for part in cut:
+                    self._write_coarser(image, task, part)
+                self._write_coarsest(uri, image)
         num_rows = zarr_images.shards_of(levels[0])[-2]
-        statistics = running.statistics(lambda: (band for part in cut for band in bands(levels[0], num_rows, part)))
+        try:
+            statistics = running.statistics(lambda: (band for part in cut for band in bands(levels[0], num_rows, part)))
+        except READ_ERRORS as error:
+            whole = Region.whole(image.spatial_shape)
+            self._declare_lost(image, task, zarr_images.unreadable_shards(uri, "0", whole), error)
+            raise
         return self._row(image, task, statistics)
+
+    def _lacks_coarser(self, uri: str, image: Image) -> bool:
+        """Whether shards of the levels that the parts have written are gone; they would be read as zeros."""
+        return any(
+            zarr_images.lost_shards(level)
+            for path, _ in self._pyramids(image)
+            for level in writable_levels(uri, path)[1 : LEVELS_AT_ONCE + 1]
+        )
+
+    def _write_coarsest(self, uri: str, image: Image) -> None:
+        """The levels that no part has alone."""
+        for path, method in self._pyramids(image):
+            write_coarser(writable_levels(uri, path), method, start=LEVELS_AT_ONCE)
 
     def _row(self, image: Image, task: Task, statistics: ImageStatistics) -> str:
         """The manifest row of an image that is written, as JSON."""

@@ -73,6 +73,10 @@ def _boundaries(
     reach = math.floor(reach_px)
 
     def read(rows: slice, columns: slice) -> np.ndarray:
+        starts = range(rows.start, rows.stop, PIECE_ROWS)  # the filters hold some 30 bytes a pixel
+        return np.concatenate([part(slice(top, min(top + PIECE_ROWS, rows.stop)), columns) for top in starts])
+
+    def part(rows: slice, columns: slice) -> np.ndarray:
         top, left = max(0, rows.start - reach), max(0, columns.start - reach)
         seen = (..., slice(top, min(rows.stop + reach, height)), slice(left, min(columns.stop + reach, width)))
         boundary = instance_boundaries(labels[seen], reach_px, None if valid is None else valid[seen] > 0)

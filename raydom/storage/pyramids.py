@@ -55,12 +55,8 @@ def write_levels(levels: Sequence[zarr.Array], pixels: Pixels, method: str = "me
         return
     for part in parts(levels[0]):
         fill_levels(levels[: LEVELS_AT_ONCE + 1], part, bands(pixels, num_rows, part), method)
-    write_coarser(levels, method, start=LEVELS_AT_ONCE)
-
-
-def write_pyramid(uri: str, group_path: str = "", method: str = "mean") -> None:
-    """Fill the levels 1, 2, ... of a stored image (or of its label ``group_path``) from level 0."""
-    write_coarser(open_levels(uri, group_path), method)
+    if len(levels) > LEVELS_AT_ONCE + 1:
+        write_coarser(levels, method, start=LEVELS_AT_ONCE)
 
 
 def write_coarser(
@@ -90,7 +86,7 @@ def write_coarser(
         write_coarser(levels, method, start=start + LEVELS_AT_ONCE)
 
 
-def open_levels(uri: str, group_path: str = "") -> list[zarr.Array]:
+def writable_levels(uri: str, group_path: str = "") -> list[zarr.Array]:
     """The levels of an image, or of its label ``labels/<name>``, for writing."""
     paths = read_multiscale(uri, group_path).paths
     return [open_array(uri, files.join(group_path, path) if group_path else path, mode="r+") for path in paths]

@@ -100,9 +100,9 @@ def read_pictures(
             yield from reader(path, options)
     except (DataError, ConfigError) as error:
         raise type(error)(f"{uri}: {error}") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{uri}: there is no such file.") from error
     except Exception as error:  # decoders raise whatever they like on corrupt files
+        if isinstance(error, FileNotFoundError) and not files.exists(file_uri):
+            raise DataError(f"{uri}: there is no such file.") from error
         told = re.sub(r"\s+", " ", str(error))[:300].replace(str(path), "the file")
         raise DataError(f"{uri}: cannot be read as {kind}: {type(error).__name__}: {told}") from error
 
@@ -336,7 +336,9 @@ def _series_pixels(series: Any) -> Any:
         return series.asarray().reshape(shape)
     if series.dataoffset is not None:  # not compressed, in one piece
         return _Uncompressed(series.parent.filehandle.path, series.dataoffset, series.parent.byteorder, series)
-    return zarr.open_array(series.aszarr(), mode="r")
+    if is_large(series.keyframe.chunks, series.dtype):  # decoded once, not once for each piece that is asked for
+        return series.asarray(out="memmap").reshape(shape)
+    return zarr.open_array(series.aszarr(level=0), mode="r")
 
 
 class _Uncompressed:

@@ -192,13 +192,6 @@ def store_shards(array: zarr.Array, region: Region, pixels: np.ndarray) -> None:
         array[(..., *region.slices)] = pixels
 
 
-def read_region(uri: str, array_path: str, region: Region) -> np.ndarray:
-    """Pixels of one level: all other axes whole, then y and x of ``region`` (px of that level)."""
-    array = open_array(uri, array_path)
-    check_inside(region, array.shape[-2:], f"{uri}/{array_path}")
-    return np.asarray(array[(..., *region.slices)])
-
-
 def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
     """The metadata of an OME-Zarr 0.4 or 0.5 image, or of its label ``labels/<name>``.
 

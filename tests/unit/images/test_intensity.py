@@ -7,6 +7,7 @@ from skimage.color import rgb2lab
 from raydom.errors import DataError
 from raydom.images import intensity
 from raydom.images.intensity import (
+    RunningStatistics,
     fraction_statistics,
     from_fraction,
     image_statistics,
@@ -162,3 +163,28 @@ def test_pooling_a_black_and_a_white_image_has_its_step_in_the_middle() -> None:
     assert (pooled.percentile(0, 49.0), pooled.percentile(0, 51.0)) == (0.0, 255.0)
     with pytest.raises(DataError, match="channels"):
         pooled_statistics([black, image_statistics(np.zeros((2, 3, 3), np.uint8))])
+
+
+def test_one_outlier_does_not_take_the_percentiles_of_a_streamed_image_along() -> None:
+    pixels = np.random.default_rng(0).gamma(3, 100, (1, 100, 100)).astype(np.float32)
+    pixels[0, 3, 4] = 1e9
+    streamed = stream_statistics(lambda: (pixels[:, :30], pixels[:, 30:]))
+    np.testing.assert_allclose(streamed.percentiles, image_statistics(pixels).percentiles, rtol=1e-6)
+
+
+def test_sums_of_parts_that_were_stored_are_those_of_the_whole() -> None:
+    pixels = np.random.default_rng(1).normal(0, 5, (3, 20, 30)).astype(np.float32)
+    whole, merged = RunningStatistics("float32", 3), RunningStatistics("float32", 3)
+    whole.add(pixels)
+    for part in (pixels[:, :7], pixels[:, 7:]):
+        one = RunningStatistics("float32", 3)
+        one.add(part)
+        merged.merge(RunningStatistics.from_bytes(one.to_bytes()))
+    for name in ("minimum", "maximum", "mean", "std", "percentiles", "lab_mean", "lab_std"):
+        expected = getattr(whole.statistics(lambda: [pixels]), name)
+        np.testing.assert_allclose(getattr(merged.statistics(lambda: [pixels]), name), expected, rtol=1e-6)
+    assert type(merged._moments.count) is int  # NumPy's would overflow at billions of pixels
+    stored = bytearray(whole.to_bytes())
+    stored[len(stored) // 2] ^= 1
+    with pytest.raises(DataError, match="checksum"):
+        RunningStatistics.from_bytes(bytes(stored))

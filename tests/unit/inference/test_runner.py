@@ -334,6 +334,33 @@ def test_blocks_whose_stored_pixels_are_lost_or_damaged_are_done_again(
         np.testing.assert_array_equal(one.labels().numpy(level=level), other.labels().numpy(level=level))
 
 
+@pytest.mark.parametrize("fault", ["lost", "cut"])
+def test_coarser_levels_that_are_lost_or_damaged_before_the_end_are_made_again(
+    tmp_path, make_collection, monkeypatch, fault
+):
+    monkeypatch.setattr("raydom.storage.zarr_images.SMALLEST_LEVEL_PX", 4)
+    collection = make_collection("c", _images(7, (150, 64)))
+    common = {"name": "s", "collection": collection.uri, "blocks": BlockConfig(block_size=16)}
+    jobs = [BlockJob(out=str(tmp_path / name), **common) for name in ("a", "b")]
+    _run(jobs[0])
+    shard = tmp_path / "b/images/img0.zarr/3/c/0/0/0"
+    read = Predictor.read
+
+    def damaging(self, task):
+        if task.kind == "finish":
+            stored = shard.read_bytes()
+            shard.unlink()
+            if fault == "cut":
+                shard.write_bytes(stored[: len(stored) // 2])
+        return read(self, task)
+
+    monkeypatch.setattr(Predictor, "read", damaging)
+    assert _run(jobs[1])[0].ok
+    one, other = (open_collection(job.out)["img0"] for job in jobs)
+    for level in range(one.num_levels):
+        np.testing.assert_array_equal(one.numpy(level=level), other.numpy(level=level))
+
+
 def test_a_large_image_that_is_finished_in_parts_is_that_finished_at_once(tmp_path, make_collection, monkeypatch):
     monkeypatch.setattr("raydom.storage.zarr_images.SMALLEST_LEVEL_PX", 4)
     for dtype in (np.uint8, np.float32):

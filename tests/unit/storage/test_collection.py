@@ -22,7 +22,7 @@ from raydom.storage.collection import (
     table_to_records,
     write_manifest,
 )
-from raydom.storage.pyramids import write_pyramid
+from raydom.storage.pyramids import writable_levels, write_coarser
 from raydom.storage.zarr_images import create_image, create_labels, write_region
 from raydom.types import ImageRecord, Region
 
@@ -67,10 +67,10 @@ def make_collection(uri: str) -> None:
     )
     for rows in ((0, 16), (16, 21)):
         write_region(at, "0", Region((rows[0], 0), (rows[1], 13)), PIXELS[:, rows[0] : rows[1]])
-    write_pyramid(at)
+    write_coarser(writable_levels(at), "mean")
     create_labels(at, "label", shape=(21, 13), dtype="uint8", pixel_size_um=0.25, num_levels=2)
     write_region(at, "labels/label/0", Region.whole((21, 13)), PIXELS[0] % 2)
-    write_pyramid(at, "labels/label", method="nearest")
+    write_coarser(writable_levels(at, "labels/label"), "nearest")
     records = [
         make_record("c", domain=None, split="test"),
         make_record("a", group="plate 1"),

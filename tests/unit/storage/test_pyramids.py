@@ -7,7 +7,7 @@ import tifffile
 
 from raydom.storage import pictures, pyramids
 from raydom.storage.pictures import LazyPixels
-from raydom.storage.pyramids import bands, halved, open_levels, parts, write_coarser, write_levels
+from raydom.storage.pyramids import bands, halved, parts, writable_levels, write_coarser, write_levels
 from raydom.storage.readers import read_pictures
 from raydom.storage.zarr_images import create_image
 from raydom.types import Region
@@ -47,10 +47,24 @@ def test_parts_filled_by_themselves_in_any_order_make_the_same_pyramid(tmp_path)
     assert len(cut) == 9
     assert cut[0] == Region((0, 0), (128, 128))
     for part in reversed(cut):
-        write_coarser(open_levels(str(tmp_path / "a")), "mean", part=part)
-    write_coarser(open_levels(str(tmp_path / "a")), "mean", start=3)
+        write_coarser(writable_levels(str(tmp_path / "a")), "mean", part=part)
+    write_coarser(writable_levels(str(tmp_path / "a")), "mean", start=3)
     for level, wanted in zip(levels, expected_levels(pixels, "mean"), strict=True):
         np.testing.assert_array_equal(level[:], wanted)
+
+
+def test_an_image_of_many_channels_and_few_levels_is_filled_in_parts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pyramids, "BAND_BYTES", 0)
+    pixels = np.random.default_rng(5).integers(0, 256, (9, 40, 1000), dtype=np.uint8)
+    channels = tuple(f"c{n}" for n in range(9))
+    uri = str(tmp_path / "a")
+    levels = create_image(
+        uri, name="a", axes="cyx", shape=pixels.shape, dtype="uint8", pixel_size_um=None, channels=channels, shard_px=64
+    )
+    write_levels(levels, pixels)
+    assert len(levels) == 2
+    np.testing.assert_array_equal(levels[0][:], pixels)
+    np.testing.assert_array_equal(levels[1][:], halved(pixels, "mean"))
 
 
 def test_lazy_pixels_are_read_once_and_never_as_a_whole(tmp_path) -> None:
@@ -64,10 +78,13 @@ def test_lazy_pixels_are_read_once_and_never_as_a_whole(tmp_path) -> None:
 
     write_levels(make_levels(str(tmp_path / "a"), pixels.shape), LazyPixels((1, 100, 60), pixels.dtype, read))
     assert rows_read == list(range(100))
-    np.testing.assert_array_equal(open_levels(str(tmp_path / "a"))[0][:], pixels)
+    np.testing.assert_array_equal(writable_levels(str(tmp_path / "a"))[0][:], pixels)
 
 
-@pytest.mark.parametrize("kind", ["one strip", "strips", "tiles", "big-endian", "rgb", "planar rgb", "inverted", "h5"])
+KINDS = "one strip,one deflated strip,strips,tiles,levels,big-endian,rgb,planar rgb,inverted,h5"
+
+
+@pytest.mark.parametrize("kind", KINDS.split(","))
 def test_a_plane_read_piece_by_piece_is_the_plane_read_whole(tmp_path, monkeypatch, kind) -> None:
     gray = np.random.default_rng(3).integers(0, 65536, (90, 70), dtype=np.uint16)
     colour = np.random.default_rng(4).integers(0, 256, (90, 70, 3), dtype=np.uint8)
@@ -75,9 +92,14 @@ def test_a_plane_read_piece_by_piece_is_the_plane_read_whole(tmp_path, monkeypat
     if kind == "h5":
         with h5py.File(path, "w") as file:
             file["raw"] = gray
+    elif kind == "levels":
+        with tifffile.TiffWriter(path, ome=True) as file:
+            file.write(gray, tile=(32, 16), compression="zlib", subifds=1)
+            file.write(gray[::2, ::2], tile=(32, 16), compression="zlib", subfiletype=1)
     else:
         pixels, options = {
             "one strip": (gray, {}),
+            "one deflated strip": (gray, {"compression": "zlib", "rowsperstrip": 90}),
             "strips": (gray, {"compression": "zlib", "rowsperstrip": 8}),
             "tiles": (gray, {"compression": "lzw", "tile": (32, 16)}),
             "big-endian": (gray, {"byteorder": ">"}),

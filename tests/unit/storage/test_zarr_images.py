@@ -11,7 +11,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
-from raydom.storage.pyramids import halved, write_pyramid
+from raydom.storage.pyramids import halved, writable_levels, write_coarser
 from raydom.storage.zarr_images import (
     create_image,
     create_labels,
@@ -19,13 +19,16 @@ from raydom.storage.zarr_images import (
     missing_shards,
     open_array,
     read_multiscale,
-    read_region,
     shard_regions,
     write_region,
 )
 from raydom.types import Region
 
 SHAPE = (3, 75, 52)
+
+
+def read_region(uri: str, path: str, region: Region) -> np.ndarray:
+    return np.asarray(open_array(uri, path)[(..., *region.slices)])
 
 
 def make_image(uri: str, pixel_size_um: float | None = 0.5, label: bool = True) -> np.ndarray:
@@ -37,12 +40,12 @@ def make_image(uri: str, pixel_size_um: float | None = 0.5, label: bool = True) 
     )
     for region in shard_regions(open_array(uri, "0")):
         write_region(uri, "0", region, pixels[(slice(None), *region.slices)])
-    write_pyramid(uri)
+    write_coarser(writable_levels(uri), "mean")
     if label:
         create_labels(uri, "nuclei", shape=SHAPE[1:], dtype="uint8", **common)
         for region in shard_regions(open_array(uri, "labels/nuclei/0")):
             write_region(uri, "labels/nuclei/0", region, (pixels[0] % 2).astype(np.uint8)[region.slices])
-        write_pyramid(uri, "labels/nuclei", method="nearest")
+        write_coarser(writable_levels(uri, "labels/nuclei"), "nearest")
     return pixels
 
 
