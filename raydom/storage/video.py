@@ -24,7 +24,8 @@ PHOTO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b
 MATROSKA_TICK_S = Fraction(1, 1000)
 """Matroska rounds times to this, so that every third frame of 30 a second is now before, now after its tenth."""
 SHORT_S = 1.0
-"""A video that ends earlier than stated by more lacks frames; how long the last one is shown is often not stated."""
+"""A video that ends earlier than stated by more, beyond the time that its last frame is shown, lacks frames. How long
+that is is often not stated; then it may be as long as any other frame is shown."""
 
 
 def is_video_name(uri: str) -> bool:
@@ -66,6 +67,7 @@ def read_video(path: Path, options: ReadOptions) -> Iterator[Picture]:
             raise DataError(f"{decoder.codec.name} is lossy and cannot hold labels; use FFV1, PNG or TIFF.")
         number = num_packets = 0
         last_slot = last_time = None
+        shown_s = 0.0
         for packet in container.demux(stream):
             num_packets += bool(packet.size)
             for frame in packet.decode():
@@ -74,8 +76,13 @@ def read_video(path: Path, options: ReadOptions) -> Iterator[Picture]:
                 slot = number if options.fps is None else _slot(frame, options.fps, stream)
                 if slot != last_slot:
                     yield _picture(frame, f"_t{number:06d}", options, path.stat().st_size)
-                number, last_slot, last_time = number + 1, slot, frame.time
-        _check_number(container, stream, num_packets, number, last_time)
+                if frame.time is not None:
+                    own_s = float((frame.duration or 0) * frame.time_base)
+                    shown_s = max(shown_s, own_s, frame.time - (frame.time if last_time is None else last_time))
+                    last_time = frame.time
+                number, last_slot = number + 1, slot
+        _check_number(stream, num_packets, number)
+        _check_end(_stated_end_s(container, stream), last_time, shown_s)
 
 
 def _only_stream(container: Any, av: Any) -> Any:
@@ -161,14 +168,17 @@ def _matroska_end(head: bytes, start: int, size: int) -> int:
     return size if length == unknown else start + id_bytes + size_bytes + length
 
 
-def _check_number(container: Any, stream: Any, num_packets: int, num_frames: int, last_time_s: float | None) -> None:
-    """Refuse a video of fewer frames, or of a shorter time, than its container states."""
+def _check_number(stream: Any, num_packets: int, num_frames: int) -> None:
+    """Refuse a video of fewer frames than its container states."""
     if num_frames == 0:
         raise DataError("holds no frame.")
     if num_packets < stream.frames:
         raise DataError(f"truncated or corrupt: {stream.frames - num_packets} of {stream.frames} frames are missing.")
-    stated_s = _stated_end_s(container, stream)
-    if stated_s is not None and last_time_s is not None and last_time_s + SHORT_S < stated_s:
+
+
+def _check_end(stated_s: float | None, last_time_s: float | None, shown_s: float) -> None:
+    """Refuse a video whose last frame, shown for up to ``shown_s``, is over long before its container states."""
+    if stated_s is not None and last_time_s is not None and last_time_s + shown_s + SHORT_S < stated_s:
         raise DataError(f"truncated or corrupt: its frames end at {last_time_s:.2f} s, it should at {stated_s:.2f} s.")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from raydom.errors import DataError
 from raydom.storage.readers import read_pictures
+from raydom.storage.video import _check_end
 
 av = pytest.importorskip("av")
 
@@ -73,6 +74,24 @@ def test_a_video_that_was_cut_off_or_damaged_is_refused(name: str, codec: str, k
     path.write_bytes(content[:middle] + bytes(60) + content[middle + 60 :])
     with pytest.raises(DataError, match=name):
         list(read_pictures(str(path)))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4", "a.mov"])
+def test_the_last_frame_of_a_time_lapse_is_shown_as_long_as_the_others(name: str, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(1, 3))
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for level in (0, 50, 100):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(list(read_pictures(str(tmp_path / name)))) == 3
+
+
+def test_a_video_that_ends_long_before_its_last_frame_could_be_over_is_refused() -> None:
+    _check_end(12.0, last_time_s=10.0, shown_s=2.0)
+    with pytest.raises(DataError, match=r"its frames end at 8\.00 s, it should at 12\.00 s"):
+        _check_end(12.0, last_time_s=8.0, shown_s=2.0)
 
 
 def test_labels_are_read_from_lossless_videos_only(tmp_path: Path) -> None:
