@@ -37,7 +37,7 @@ NAMES_SHOWN = 20
 def extra_columns(table: pa.Table, own: Collection[str], where: str) -> pa.Table:
     """The columns that raydom did not write, as text, numbers and truth values.
 
-    Whole numbers stay so; dates become text. Columns of lists or bytes fit no record and are left out with a warning,
+    Whole numbers stay so; dates become text. Columns that fit no record (lists, bytes) are left out with a warning,
     pandas' index without one.
 
     Args:
@@ -70,14 +70,29 @@ def extra_columns(table: pa.Table, own: Collection[str], where: str) -> pa.Table
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType | None:
-    """The type of a further column with such values; None if they fit no record."""
+    """The type of a further column with such values; None if they fit no record.
+
+    It depends on the type only, so that all files of one type agree. Of 64 bits without a sign (hashes, barcodes) the
+    large ones fit no other number exactly: all become text.
+    """
+    wanted = _nearest_type(kind)
+    if wanted is None:
+        return None
+    try:
+        pa.nulls(1, kind).cast(wanted)
+    except pa.ArrowException:  # such as intervals, and dates of an unknown time zone
+        return None
+    return wanted
+
+
+def _nearest_type(kind: pa.DataType) -> pa.DataType | None:
     if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
+        return _nearest_type(kind.value_type)
     if pa.types.is_boolean(kind):
         return pa.bool_()
-    if pa.types.is_integer(kind) and kind != pa.uint64():
-        return pa.int64()
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_integer(kind):
+        return pa.string() if kind == pa.uint64() else pa.int64()
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return pa.float64()
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return pa.string() if is_text or pa.types.is_temporal(kind) or pa.types.is_null(kind) else None
@@ -211,4 +226,4 @@ def _text(value: Any) -> str:
     """How a condition may write a value: 5 for 5.0, true for True."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.15g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)

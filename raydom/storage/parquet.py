@@ -177,16 +177,16 @@ def _row_names(file: pq.ParquetFile, fields: dict[str, pa.Field], image: pa.Fiel
 def _further_columns(fields: dict[str, pa.Field], image: pa.Field) -> tuple[dict[str, pa.DataType], tuple[str, ...]]:
     """The columns that the manifest can take over, and what is told of the others."""
     reserved = {*SCHEMA.names, *COMPUTED}
-    plain = {
-        name: kind
+    others = {
+        name: plain_type(field.type)
         for name, field in fields.items()
-        if name not in (image.name, GROUP, *IDS)
-        and (kind := plain_type(field.type)) is not None
-        and not name.startswith("__index_level_")
+        if name not in (image.name, GROUP, *IDS) and not name.startswith("__index_level_")
     }
-    taken = sorted(plain.keys() & reserved)
-    notes = (f"column {', '.join(taken)} is left out: raydom has columns of that name",) if taken else ()
-    return {name: kind for name, kind in plain.items() if name not in reserved}, notes
+    taken = sorted(name for name, kind in others.items() if kind is not None and name in reserved)
+    unfit = sorted(name for name, kind in others.items() if kind is None)
+    notes = [f"column {', '.join(taken)} is left out: raydom has columns of that name"] if taken else []
+    notes += [f"column {', '.join(unfit)} is left out: only text, numbers and truth values are kept"] if unfit else []
+    return {name: kind for name, kind in others.items() if kind is not None and name not in reserved}, tuple(notes)
 
 
 # ------------------------------------------------------------------------------------------------------------- tensors

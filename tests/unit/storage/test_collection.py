@@ -22,6 +22,7 @@ from raydom.storage.collection import (
     table_to_records,
     write_manifest,
 )
+from raydom.storage.columns import plain_type
 from raydom.storage.pyramids import writable_levels, write_coarser
 from raydom.storage.zarr_images import create_image, create_labels, write_region
 from raydom.types import ImageRecord, Region
@@ -147,6 +148,24 @@ def test_columns_of_users_stay_in_the_manifest(tmp_path: Path) -> None:
     assert again.records == written.records
     assert again.table.schema.field("passage").type == pa.int64()
     assert from_dict(ImageRecord, json.loads(json.dumps(to_dict(written.records[1])))) == written.records[1]
+
+
+def test_whole_numbers_of_users_stay_exact_and_what_fits_no_record_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = str(tmp_path)
+    write_manifest(uri, [make_record("a"), make_record("b")])
+    table = pq.read_table(tmp_path / "images.parquet")
+    table = table.append_column("hash", pa.array([2**64 - 2, 2**64 - 1], pa.uint64()))
+    table = table.append_column("serial", pa.array([2**60, 2**60 + 1]))
+    table = table.append_column("when", pa.array([0, 1], pa.timestamp("s", tz="No/Where")))
+    pq.write_table(table, tmp_path / "images.parquet")
+    collection = open_collection(uri)
+    assert collection["a"].record.extra == (("hash", str(2**64 - 2)), ("serial", 2**60))
+    assert "column when (timestamp[ms, tz=No/Where]) is left out" in caplog.text
+    assert plain_type(pa.month_day_nano_interval()) is None
+    for keep in (f"hash={2**64 - 1}", f"serial={2**60 + 1}"):
+        assert [record.image_id for record in collection.filter(keep=keep).records] == ["b"]
 
 
 def test_columns_that_raydom_needs_itself_or_of_mixed_kinds_are_refused(tmp_path: Path) -> None:

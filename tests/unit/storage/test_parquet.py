@@ -78,6 +78,16 @@ def test_a_row_is_an_image_however_it_is_stored(kind: str, tmp_path: Path) -> No
     assert pictures[4].row.extra == (("cell", "e"), ("size", None))
 
 
+def test_further_columns_are_kept_exactly_or_left_out_and_told(tmp_path: Path) -> None:
+    barcodes = [1, 2**53 + 1, 2**63, 2**64 - 1, None]
+    others = {"barcode": pa.array(barcodes, pa.uint64()), "when": pa.array([0] * 5, pa.timestamp("s", tz="No/Where"))}
+    path = write(tmp_path / "a.parquet", COLUMNS["encoded"](), **others, boxes=[[1]] * 5)
+    pictures = list(read_pictures(str(path)))
+    told = [None if barcode is None else str(barcode) for barcode in barcodes]
+    assert [picture.row.extra for picture in pictures if picture.row] == [(("barcode", text),) for text in told]
+    assert pictures[0].notes == ("column boxes, when is left out: only text, numbers and truth values are kept",)
+
+
 def test_rows_are_called_by_the_first_column_that_tells_them_apart(tmp_path: Path) -> None:
     others = {"id": [1, 1, 2, 3, 4], "path": [f"train/cell {n}.ome.tif" for n in range(5)], "group": list("xxyyz")}
     path = write(tmp_path / "a.parquet", COLUMNS["encoded"](), **others, split=["train"] * 5)
