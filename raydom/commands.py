@@ -142,7 +142,8 @@ class PackConfig:
     """Collection to write; there must be nothing yet."""
     crop_px: int | None = field(default=None, metadata={"flag": "--crop"})
     """Cut images into squares of this side, px, each an image of its own; the last ones overlap their neighbours, to be
-    of full size. Default: images stay whole."""
+    of full size. Default: images stay whole, and those of different sizes lie in different files, so that many sizes
+    make many files."""
     images: ImageFilter = field(default_factory=ImageFilter)
     quiet: bool = False
     """No progress."""

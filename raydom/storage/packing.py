@@ -28,6 +28,8 @@ MAX_ROW_BYTES = 512 * 2**20
 """The largest image that is packed whole: it is in memory several times while it is packed, and whenever it is read."""
 NUM_READERS = 8
 """Images read at the same time."""
+FEW_SHARDS, FEW_SHARDS_PER_ROW = 10, 0.1
+"""More shards than both allow are not what a pack is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,14 @@ def pack(
     by_kind: dict[Any, list[Piece]] = defaultdict(list)
     for piece in pieces:
         by_kind[piece.record.shape, piece.record.dtype, tuple(sorted(piece.record.labels))].append(piece)
+    if len(by_kind) > max(FEW_SHARDS, FEW_SHARDS_PER_ROW * len(pieces)):
+        logger.warning(
+            "%d files or more for %d images: those of one size, dtype and set of labels share files. --crop PX, with "
+            "squares%s that fit into most images, makes most of one size.",
+            len(by_kind),
+            len(pieces),
+            "" if crop_px is None else f" of less than {crop_px} px",
+        )
     done = itertools.count(1)
 
     def tick() -> None:

@@ -155,6 +155,17 @@ def test_shards_end_at_their_size_and_objects_stay_described(
     np.testing.assert_array_equal(packed["d_y00008_x00000"].numpy(), GRAY["d"][:, 8:])
 
 
+def test_many_sizes_of_images_are_told_to_make_many_files(
+    tmp_path: Path, make_collection: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    collection = make_collection("c", {f"i{n}": np.zeros((1, 8 + n, 9), np.uint8) for n in range(11)})
+    assert pack(collection, str(tmp_path / "whole")).num_shards == 11
+    assert "11 files or more for 11 images" in caplog.text and "--crop PX, with squares that fit" in caplog.text
+    caplog.clear()
+    assert pack(collection, str(tmp_path / "crops"), crop_px=8).num_shards == 1
+    assert caplog.text == ""
+
+
 def test_what_cannot_be_packed_is_refused(
     tmp_path: Path, make_collection: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
