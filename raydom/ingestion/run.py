@@ -37,7 +37,7 @@ from raydom.storage.columns import kind_of
 from raydom.storage.lease import HEARTBEAT_S, Lease, lease
 from raydom.storage.pictures import PIECE_ROWS, LazyPixels, Picture, default_channels, square_pixel
 from raydom.storage.pyramids import bands, write_levels
-from raydom.storage.readers import read_pictures, split_part
+from raydom.storage.readers import read_pictures, reader_version, split_part
 from raydom.storage.tables import write_table
 from raydom.storage.video import is_video_name
 from raydom.storage.zarr_images import create_image, create_labels, list_labels, read_multiscale
@@ -47,7 +47,8 @@ logger = logging.getLogger(__name__)
 
 ERRORS = "ingest-errors.parquet"
 FORMAT = 1
-"""Raised when the same files would be stored differently, so that they are ingested again."""
+"""Raised when the same files would be stored differently, so that they are ingested again. When it is those of one kind
+only, its reader's version is raised."""
 LEASE = "ingest-lease.json"
 ZOMBIE_S = HEARTBEAT_S + 5.0
 """Workers on a cluster outlive a killed driver by seconds; two that began one image anew at a time would harm it."""
@@ -282,6 +283,8 @@ def _content_hash(task: IngestTask, source: Path, labels: Labels) -> str:
     config = task.config
     settings: list[Any] = [FORMAT, config.invert_labels, config.pixel_size_um, config.pages]
     settings += [config.axes] if config.axes is not None else []
+    versions = [reader_version(path) for path in (source, *itertools.chain.from_iterable(paths for _, paths in labels))]
+    settings += [["readers", versions]] if max(versions) > 1 else []
     settings += [["fps", config.fps]] if config.fps is not None and is_video_name(task.source) else []
     settings += [
         [*label.label_names, label.ignore_value, label.boundary_px]

@@ -48,6 +48,8 @@ SUFFIXES = (
 """Endings of the names of files that can be read."""
 HAVE_PARTS = ("HDF5", "Parquet")
 """Kinds of files that hold several arrays, each with a name."""
+READER_VERSIONS = {"CZI": 2}
+"""Raised where a reader gives other pixels of the same files than it did; 1 where none is stated."""
 
 LARGEST_PIXEL_UM = 20.0
 """A TIFF resolution that means larger pixels (below 1270 dpi) is one for printing, not for measuring."""
@@ -105,6 +107,15 @@ def read_pictures(
             raise DataError(f"{uri}: there is no such file.") from error
         told = re.sub(r"\s+", " ", str(error))[:300].replace(str(path), "the file")
         raise DataError(f"{uri}: cannot be read as {kind}: {type(error).__name__}: {told}") from error
+
+
+def reader_version(path: Path) -> int:
+    """Which version of its reader reads a file; another one may have given other pixels."""
+    try:
+        kind, _ = _reader_of(path)
+    except DataError:  # read_pictures tells it
+        return 1
+    return READER_VERSIONS.get(kind, 1)
 
 
 def split_part(uri: str) -> tuple[str, str | None]:

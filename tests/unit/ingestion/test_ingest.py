@@ -29,6 +29,7 @@ from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.ingestion import IngestReport, ingest
 from raydom.ingestion.run import ingest_file
+from raydom.storage import readers
 from raydom.storage.collection import open_collection
 from raydom.storage.pyramids import write_levels
 from raydom.storage.summary import describe
@@ -152,6 +153,18 @@ def test_a_second_run_only_ingests_what_is_new_or_changed(tmp_path: Path) -> Non
         "a.zarr", "c.zarr", "d.zarr", Path(collection["b"].uri).name
     }  # fmt: skip
     assert "b.zarr" not in {path.name for path in (tmp_path / "out/images").iterdir()}
+
+
+def test_files_whose_reader_gives_other_pixels_now_are_ingested_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "images/a.png", 9, 7)
+    tifffile.imwrite(tmp_path / "images/b.tif", np.zeros((9, 7), np.uint8))
+    run(tmp_path, "images")
+    monkeypatch.setitem(readers.READER_VERSIONS, "TIFF", 2)
+    report = run(tmp_path, "images")
+    assert (report.ingested, report.skipped) == (("b",), ("a",))
+    assert run(tmp_path, "images").skipped == ("a", "b")
 
 
 def test_a_run_without_the_labels_that_are_there_is_refused_and_drops_none(tmp_path: Path) -> None:
