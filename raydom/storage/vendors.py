@@ -30,7 +30,8 @@ def import_extra(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"a {extra} file needs the extra {extra} of raydom (pip install {module}), or export TIFF."
+            f"a {extra} file needs the extra {extra} of raydom: uv run --extra {extra} raydom ..., or, if pip "
+            f"installed raydom, pip install -e '.[{extra}]' in its folder; or export TIFF."
         ) from error
 
 
@@ -122,8 +123,8 @@ def _scene_planes(entries: list[Any], others: list[Any], stored_bytes: int) -> I
             y, x = entry.start[axes.index("Y")] - top, entry.start[axes.index("X")] - left
             height, width = (tile.shape[axes.index(axis)] for axis in "YX")
             pixels[channel, y : y + height, x : x + width] = tile.reshape(height, width, -1)
-        ((_, samples),) = _planes(pixels, "cyxs")
-        yield plane_name([axis.lower() for axis in stacked], [sizes[axis] for axis in stacked], index), samples
+        name = plane_name([axis.lower() for axis in stacked], [sizes[axis] for axis in stacked], index)
+        yield name, _plane(pixels, "cyxs")
 
 
 def _bounds(entries: list[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -161,13 +162,15 @@ def _czi_pixel_sides(metadata: ElementTree.Element) -> tuple[float, float] | Non
 
 
 def read_lif(path: Path, options: ReadOptions) -> Iterator[Picture]:
-    """The planes of each image of a LIF file; planes along x and z have z as their height.
+    """The planes of each image of a LIF file, read one at a time; planes along x and z have z as their height.
 
     Raises:
         DataError: If the file holds no image.
     """
     with import_extra("liffile", "lif").LifFile(path) as file:
-        images = [image for image in file.images if len(image.shape) >= 2]
+        images = [image for image in file.images if len(image.shape) >= 2 and not image.is_flim]
+        lifetimes = [image.name for image in file.images if image.is_flim]
+        notes = (f"photon counts by lifetime (FLIM) were left out: {', '.join(lifetimes)}",) if lifetimes else ()
         if not images:
             raise DataError("holds no image.")
         for number, image in enumerate(images):
@@ -178,8 +181,18 @@ def read_lif(path: Path, options: ReadOptions) -> Iterator[Picture]:
             # An xz scan has no y; its y then is what the planes are stacked along.
             renamed = {spatial[0]: "y", spatial[1]: "x"} | ({"y": "v"} if "y" in axes and "y" not in spatial else {})
             prefix = plane_name("p", [len(images)], [number])
-            for plane, samples in _planes(image.asarray(), "".join(renamed.get(axis, axis) for axis in axes)):
-                yield Picture(samples, default_channels(len(samples)), sides, prefix + plane)
+            for plane, samples in _lif_planes(image, {axis: renamed.get(axis, axis) for axis in axes}):
+                yield Picture(samples, default_channels(len(samples)), sides, prefix + plane, notes)
+
+
+def _lif_planes(image: Any, names: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels of each plane of an image; ``names`` are ours for its axes, in their order."""
+    stacked = [axis for axis, name in names.items() if name not in "csyx"]
+    sizes = [image.sizes[axis.upper()] for axis in stacked]
+    for index in np.ndindex(*sizes):
+        frames = image.frames(**{axis.upper(): place for axis, place in zip(stacked, index, strict=True)})
+        axes = "".join(names[axis.lower()] for axis in frames.dims)
+        yield plane_name([names[axis] for axis in stacked], sizes, index), _plane(frames.asarray(), axes)
 
 
 def _lif_pixel_sides(image: Any, spatial: list[str]) -> tuple[float, float] | None:
@@ -196,8 +209,8 @@ def _lif_pixel_sides(image: Any, spatial: list[str]) -> tuple[float, float] | No
 # --------------------------------------------------------------------------------------------------------------- both
 
 
-def _planes(pixels: np.ndarray, axes: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and pixels of each plane; samples (axis s) are channels.
+def _plane(pixels: np.ndarray, axes: str) -> np.ndarray:
+    """One plane as channels, y and x; samples (axis s) are channels.
 
     Raises:
         DataError: If there are both channels and samples.
@@ -207,11 +220,4 @@ def _planes(pixels: np.ndarray, axes: str) -> Iterator[tuple[str, np.ndarray]]:
         if pixels.shape[axes.index(one)] != 1:
             raise DataError("has colour in each of several channels; export the channels as single files.")
         pixels, axes = pixels.squeeze(axes.index(one)), axes.replace(one, "")
-    axes = axes.replace("s", "c")
-    stacked = [axis for axis in axes if axis not in "cyx"]
-    sizes = [pixels.shape[axes.index(axis)] for axis in stacked]
-    within = "".join(axis for axis in axes if axis in "cyx")
-    for index in np.ndindex(*sizes):
-        place = dict(zip(stacked, index, strict=True))
-        plane = pixels[tuple(place.get(axis, slice(None)) for axis in axes)]
-        yield plane_name(stacked, sizes, index), as_cyx(plane, within)
+    return as_cyx(pixels, axes.replace("s", "c"))

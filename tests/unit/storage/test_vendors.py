@@ -24,7 +24,8 @@ def test_without_the_extra_a_file_is_refused_naming_it(
     path = tmp_path / f"a.{kind}"
     path.write_bytes(HEADS[kind])
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DataError, match=rf"a\.{kind}: .*needs the extra {kind} of raydom .pip install {package}."):
+    told = rf"a\.{kind}: .*needs the extra {kind} of raydom: uv run --extra {kind} .*pip install -e '\.\[{kind}\]'"
+    with pytest.raises(DataError, match=told):
         read_image(str(path))
 
 
@@ -87,4 +88,44 @@ def test_each_scene_of_a_czi_file_is_a_picture_of_its_own_size_without_its_pyram
     assert not next(read_pictures(str(path))).pixels[1, :, 4:].any()
     write_czi(path, tiles[:5])
     with pytest.raises(DataError, match="1 of 2 planes are missing"):
+        list(read_pictures(str(path)))
+
+
+def write_lif(path: Path, pixels: np.ndarray) -> None:
+    """A LIF file of one image with axes t, z, c, y and x, each channel a plane of its own."""
+    lengths, strides = dict(zip("tzcyx", pixels.shape, strict=True)), dict(zip("tzcyx", pixels.strides, strict=True))
+    dimensions = "".join(
+        f'<DimensionDescription DimID="{number}" NumberOfElements="{lengths[axis]}" Origin="0" Length="1e-5" Unit="m" '
+        f'BitInc="0" BytesInc="{strides[axis]}"/>'
+        for axis, number in (("x", 1), ("y", 2), ("z", 3), ("t", 4))
+    )
+    channels = "".join(
+        f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="16" NameOfMeasuredQuantity="" Min="0" Max="1" '
+        f'Unit="" LUTName="Gray" IsLUTInverted="0" BytesInc="{number * strides["c"]}" BitInc="0"/>'
+        for number in range(lengths["c"])
+    )
+    described = (
+        f'<LMSDataContainerHeader Version="2"><Element Name="a"><Data/><Memory Size="0" MemoryBlockID="B0"/><Children>'
+        f'<Element Name="b"><Data><Image><ImageDescription><Channels>{channels}</Channels><Dimensions>{dimensions}'
+        f'</Dimensions></ImageDescription></Image></Data><Memory Size="{pixels.nbytes}" MemoryBlockID="B1"/></Element>'
+        "</Children></Element></LMSDataContainerHeader>"
+    ).encode("utf-16-le")
+    head = struct.pack("<IIBI", 0x70, 5 + len(described), 0x2A, len(described) // 2) + described
+    name = "B1".encode("utf-16-le")
+    block = struct.pack("<IIBQBI", 0x70, 14 + len(name), 0x2A, pixels.nbytes, 0x2A, len(name) // 2) + name
+    path.write_bytes(head + block + pixels.tobytes())
+
+
+def test_a_lif_file_is_read_plane_by_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    liffile = pytest.importorskip("liffile")
+    path = tmp_path / "a.lif"
+    pixels = np.arange(3 * 2 * 2 * 6 * 8, dtype=np.uint16).reshape(3, 2, 2, 6, 8)
+    write_lif(path, pixels)
+    monkeypatch.delattr(liffile.LifImage, "asarray")  # which reads a whole image
+    pictures = {picture.plane: picture.pixels for picture in read_pictures(str(path))}
+    assert sorted(pictures) == [f"_t00{t}_z00{z}" for t in range(3) for z in range(2)]
+    for t, z in np.ndindex(3, 2):
+        np.testing.assert_array_equal(pictures[f"_t00{t}_z00{z}"], pixels[t, z])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"a\.lif: "):
         list(read_pictures(str(path)))
