@@ -7,6 +7,7 @@ is only a common prefix, so folders are never made or asked for here, except whe
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -174,6 +175,34 @@ def read_json(uri: str) -> Any:
 def write_json(uri: str, value: Any) -> None:
     """Write plain values as JSON, atomically."""
     write_bytes_atomic(uri, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def create_json(uri: str, value: Any) -> bool:
+    """Write plain values as JSON where there is no file yet: of several writers at once, one does.
+
+    Returns:
+        False if this place cannot do that (object stores, disks without hard links); nothing is written then.
+
+    Raises:
+        FileExistsError: If there is a file.
+    """
+    fs, path = file_system(uri)
+    if not isinstance(fs, LocalFileSystem):
+        return False
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        write_json(str(temporary), value)
+        target.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            return False
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def remove(uri: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import socket
@@ -11,7 +12,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
 
 from raydom.errors import ClusterError, ConfigError, DataError
 from raydom.storage import files
@@ -21,6 +25,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
 """A driver counts as dead when its heartbeat is so old; clocks of machines may differ by less than this."""
+SETTLE_S = 1.0
+"""Where nothing can be written exclusively, a driver that begins looks again after so long."""
 
 
 class Lease:
@@ -42,41 +48,60 @@ class Lease:
     def take(self) -> None:
         """Begin to hold it.
 
+        Of drivers that begin at once on a disk only one does: its file is made exclusively, and that of a dead driver
+        is replaced under a lock of the file system (on some shared disks such locks do not reach other machines).
+        Elsewhere (object stores, disks without hard links or locks) it is the last of those that write within
+        ``SETTLE_S``; a driver that takes longer from its look to its write takes over from one that has begun, which
+        learns it at its next heartbeat.
+
         Raises:
             ConfigError: When another driver that is alive holds it, naming its machine and process, and when the
                 file cannot be written.
         """
-        held = _read(self._uri)
-        if held is not None and _is_alive(held):
-            raise ConfigError(
-                f"{self._uri}: another run is at work on this output (process {held['pid']} on {held['host']}, last "
-                f"seen {max(0.0, time.time() - held['seen_at']):.0f} s ago). Wait for it or stop it, then give the "
-                "command again; if it is dead, the lease can be taken over in a minute."
-            )
-        self.predecessor_seen_at = None if held is None else float(held["seen_at"])
         try:
-            self._write()
+            with _alone(self._uri) as is_locked:
+                held = _read(self._uri)
+                if held is not None and _is_alive(held):
+                    raise ConfigError(
+                        f"{self._uri}: another run is at work on this output (process {held['pid']} on {held['host']}, "
+                        f"last seen {max(0.0, time.time() - held['seen_at']):.0f} s ago). Wait for it or stop it, then "
+                        "give the command again; if it is dead, the lease can be taken over in a minute."
+                    )
+                self.predecessor_seen_at = None if held is None else float(held["seen_at"])
+                is_begun = is_locked or (held is None and self._create())
+                if is_locked:
+                    self._write()
+                elif not is_begun:
+                    self._write()
+                    time.sleep(SETTLE_S)
+                    is_begun = self._is_mine()
+        except FileExistsError:
+            is_begun = False
         except OSError as error:
             raise ConfigError(
                 f"{self._uri}: the output cannot be written ({error}). Make room or give the permission, or choose "
                 "another --out."
             ) from error
-        if not self._is_mine():  # two began at once: the last to write holds it
-            raise ConfigError(f"{self._uri}: another run has just begun on this output. Wait for it, then try again.")
+        if not is_begun:
+            raise ConfigError(
+                f"{self._uri}: another run has just begun on this output. Wait for it, then try again; if there is "
+                "none, remove this file."
+            )
 
     def beat(self) -> None:
         """Say that this driver is alive, unless another one has taken over meanwhile."""
         with self._beating:
             try:
-                held = _read(self._uri)
-                if held is None or held["holder"] == self._me["holder"]:
-                    self._write()
-                else:
-                    self._lost = (
-                        f"{self._uri}: process {held['pid']} on {held['host']} has taken over this output, because "
-                        f"this run gave no sign of life for {time.time() - self._seen_at:.0f} s. It stops here; what "
-                        "it finished is kept."
-                    )
+                with _alone(self._uri):
+                    held = _read(self._uri)
+                    if held is None or held["holder"] == self._me["holder"]:
+                        self._write()
+                    else:
+                        self._lost = (
+                            f"{self._uri}: process {held['pid']} on {held['host']} has taken over this output, because "
+                            f"this run gave no sign of life for {time.time() - self._seen_at:.0f} s. It stops here; "
+                            "what it finished is kept."
+                        )
             except Exception as error:  # whatever a store raises: it may work again at the next beat
                 silent_s = time.time() - self._seen_at
                 logger.warning("%s: no heartbeat for %.0f s: %s", self._uri, silent_s, error)
@@ -99,13 +124,25 @@ class Lease:
 
     def release(self) -> None:
         """End it, unless it is another driver's by now."""
-        with contextlib.suppress(OSError):  # the disk may be why the run ends; the dead hold nothing anyway
+        # The disk may be why the run ends; the dead hold nothing anyway.
+        with contextlib.suppress(OSError), _alone(self._uri):
             if self._is_mine():
                 files.remove(self._uri)
 
     def _is_mine(self) -> bool:
         held = _read(self._uri)
         return held is not None and held["holder"] == self._me["holder"]
+
+    def _create(self) -> bool:
+        """Write the file where there is none; False where that cannot be done exclusively.
+
+        Raises:
+            FileExistsError: If another driver was faster.
+        """
+        now = time.time()
+        is_made = files.create_json(self._uri, self._me | {"seen_at": now})
+        self._seen_at = now
+        return is_made
 
     def _write(self) -> None:
         now = time.time()
@@ -136,6 +173,37 @@ def lease(uri: str, heartbeat_s: float = HEARTBEAT_S) -> Iterator[Lease]:
         ended.set()
         heart.join()
         held.release()
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[bool]:
+    """Keeps other drivers from the lease that is there while this one looks and writes.
+
+    Yields:
+        Whether they are kept; not if there is no file yet, on object stores, and on disks without locks.
+    """
+    fs, path = files.file_system(uri)
+    while isinstance(fs, LocalFileSystem):
+        try:
+            descriptor = os.open(path, os.O_RDWR)  # network file systems lock only what may be written
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                logger.debug("%s cannot be locked: %s", uri, error)
+                break
+            try:
+                is_this = os.path.samestat(os.fstat(descriptor), Path(path).stat())
+            except FileNotFoundError:
+                is_this = False
+            if is_this:  # else it was replaced or removed while this one waited
+                yield True
+                return
+        finally:
+            os.close(descriptor)
+    yield False
 
 
 def _read(uri: str) -> dict[str, Any] | None:

@@ -1,12 +1,16 @@
+import contextlib
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+import raydom.storage.lease as lease_module
 from raydom.errors import ClusterError, ConfigError
 from raydom.storage import files
 from raydom.storage.lease import DEAD_AFTER_S, Lease, lease
@@ -40,6 +44,50 @@ def test_it_is_taken_over_from_a_dead_process_at_once_and_from_a_silent_machine_
     _held(path, host="elsewhere", seen_at=time.time() - 120)
     with lease(str(path)):
         pass
+
+
+@pytest.mark.parametrize("place", ["nothing", "damaged", "dead", "store", "disk without links or locks"])
+def test_of_two_drivers_that_look_at_once_one_begins(tmp_path, monkeypatch, place):
+    path = tmp_path / "lease.json"
+    uri = "memory://test-lease/lease.json" if place == "store" else str(path)
+    if place == "damaged":
+        path.write_text("")
+    if place == "dead":
+        _held(path, host="elsewhere", seen_at=time.time() - 120)
+    if place.startswith("disk"):
+        monkeypatch.setattr(files.Path, "hardlink_to", _unsupported)
+        monkeypatch.setattr(lease_module.fcntl, "flock", _unsupported)
+    monkeypatch.setattr(lease_module, "SETTLE_S", 0.3)
+    both_looked, waits_s, read = threading.Barrier(2), {"0": 0.0, "1": 0.1}, lease_module._read
+    drivers, begun = [Lease(uri), Lease(uri)], []
+
+    def look(uri):
+        held, name = read(uri), threading.current_thread().name
+        if name in waits_s:
+            wait_s = waits_s.pop(name)
+            with contextlib.suppress(threading.BrokenBarrierError):  # the other one is kept from looking
+                both_looked.wait(0.3)
+            time.sleep(wait_s)  # the first writes and looks again before the second writes
+        return held
+
+    def begin(driver):
+        with contextlib.suppress(ConfigError):
+            driver.take()
+            begun.append(driver)
+
+    monkeypatch.setattr(lease_module, "_read", look)
+    threads = [threading.Thread(target=begin, args=(one,), name=str(n)) for n, one in enumerate(drivers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(begun) == 1 and begun[0]._is_mine()
+    begun[0].release()
+    assert not files.exists(uri) and not list(tmp_path.iterdir())
+
+
+def _unsupported(*arguments):
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
 
 def test_the_heart_beats(tmp_path):
