@@ -224,7 +224,8 @@ class IngestConfig:
     group: str | None = None
     """Regular expression searched in each file's path: its first group (or the whole match) is the image's group."""
     column: tuple[str, ...] = field(default=(), metadata={"repeat": True})
-    """NAME=REGEX: a column of the manifest, for --keep: the first group (or the whole match) in each file's path."""
+    """NAME=REGEX: a column of the manifest, for --keep: the first group (or the whole match) in each file's whole path,
+    such as 'cell_type=([A-Z0-9]+)_[^/]*$' for the beginning of its name."""
     pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
     """Pixel size, um, instead of the one that the files state."""
     pages: str = "planes"

@@ -138,7 +138,10 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
     if config.group is not None:
         searched["--group"] = (config.group, [task.group for task in tasks])
     for name, pattern in patterns.items():
-        searched[f"--column {name}"] = (pattern, [dict(task.columns).get(name) for task in tasks])
+        values = [dict(task.columns).get(name) for task in tasks]
+        searched[f"--column {name}"] = (pattern, values)
+        if len(tasks) > 1 and values[0] is not None and len(set(values)) == 1:
+            told.append(f"--column {name} {pattern!r} has the value {values[0]} for all {len(tasks)} files.")
     for option, (pattern, values) in searched.items():
         if None in values:
             told.append(
