@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,16 +144,20 @@ def _ingest(
     rows = {record.image_id: record for record in before}
     kinds = {name: kind_of(value) for record in before for name, value in record.extra if value is not None}
     outcomes: list[IngestOutcome] = []
+    leaving: list[ImageRecord] = []
+    """Rows that were replaced, whose images are there still: the manifest on the disk may list them."""
     num_refused, last, pause_s = 0, time.monotonic(), MANIFEST_EVERY_S
     try:
         with _ended(map(ingest_file, tasks)) as results:
             for outcome in results:
                 outcomes.append(_admit(outcome, rows, kinds))
+                leaving += outcomes[-1].replaced
                 num_refused += outcomes[-1].refusal is not None
                 began = time.monotonic()
                 if began - last > pause_s:  # a run that is killed keeps what it has finished
                     held.check()
                     write_manifest(out, rows.values())
+                    _remove_replaced(out, leaving, rows)
                     last = time.monotonic()
                     pause_s = max(MANIFEST_EVERY_S, 10 * (last - began))  # a long manifest takes its time
                 if progress is not None:
@@ -165,10 +168,7 @@ def _ingest(
         _write_errors(out, report.refused)
         if rows or not before:
             write_manifest(out, rows.values())
-    kept = {record.uri for record in rows.values()}
-    for record in itertools.chain.from_iterable(outcome.replaced for outcome in outcomes):
-        if record.uri not in kept and not record.uri.startswith("/") and not files.is_url(record.uri):
-            files.remove(files.join(out, record.uri))
+            _remove_replaced(out, leaving, rows)
     for message in report.warnings:
         logger.warning("%s", message)
     return report
@@ -536,13 +536,17 @@ def _blocks(levels: Levels) -> Iterator[np.ndarray]:
 
 
 def on_threads(run: ClusterConfig) -> Map:
-    """Runs ingestion tasks in this process, on as many threads as there are to be workers; at most 8 by default."""
+    """Runs ingestion tasks in this process, on as many threads as there are to be workers; at most 8 by default.
+
+    The outcomes come as they are ready.
+    """
 
     def apply(function: Callable[[IngestTask], IngestOutcome], tasks: Sequence[IngestTask]) -> Iterator[IngestOutcome]:
         number = run.workers or min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(number, thread_name_prefix="ingest") as pool:
             try:
-                yield from pool.map(function, tasks)
+                for future in as_completed([pool.submit(function, task) for task in tasks]):
+                    yield future.result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -599,6 +603,15 @@ def _admit(outcome: IngestOutcome, rows: dict[str, ImageRecord], kinds: dict[str
     return outcome
 
 
+def _remove_replaced(out: str, leaving: list[ImageRecord], rows: Mapping[str, ImageRecord]) -> None:
+    """Remove images that the manifest just written lists no more, and forget them; what lies elsewhere stays."""
+    kept = {record.uri for record in rows.values()}
+    for record in leaving:
+        if record.uri not in kept and not record.uri.startswith("/") and not files.is_url(record.uri):
+            files.remove(files.join(out, record.uri))
+    leaving.clear()
+
+
 def _turned_away(outcome: IngestOutcome, fault: str, kept: set[str]) -> IngestOutcome:
     """The refusal of a file whose images are written already; they are removed unless rows of others point there."""
     for record in outcome.records:
@@ -608,6 +621,7 @@ def _turned_away(outcome: IngestOutcome, fault: str, kept: set[str]) -> IngestOu
 
 
 def _report(outcomes: Sequence[IngestOutcome], told: Sequence[str]) -> IngestReport:
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.task.image_id)  # they came as they were ready
     notes = Counter(note for outcome in outcomes for note in outcome.notes)
     told = list(told)
     overlapping = [outcome for outcome in outcomes if outcome.overlap_px or outcome.num_hidden]

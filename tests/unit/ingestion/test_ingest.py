@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from ome_zarr_models.v05.image_label import ImageLabel as OmeLabel
 from PIL import Image
 
 import raydom.ingestion.run as run_module
+import raydom.storage.lease as lease_module
 from raydom.commands import IngestConfig
 from raydom.config import ClusterConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.ingestion import IngestReport, ingest
-from raydom.ingestion.run import ingest_file
+from raydom.ingestion.run import ingest_file, on_threads
 from raydom.storage import readers
 from raydom.storage.collection import open_collection
 from raydom.storage.pyramids import write_levels
@@ -223,6 +225,50 @@ def test_a_run_that_is_killed_keeps_what_was_finished_and_nothing_else(
     assert all(image.numpy().shape == (1, 9, 7) for image in open_collection(str(tmp_path / "out")))
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 1000.0])
+def test_images_that_were_replaced_go_with_the_manifest_that_lists_them_also_when_the_run_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause_s: float
+) -> None:
+    for name in "ab":
+        save(tmp_path / f"images/{name}.png", 9, 7)
+    run(tmp_path, "images")
+    for name in "ab":
+        save(tmp_path / f"images/{name}.png", 9, 7, seed=1)
+    folder = tmp_path / "out/images"
+    monkeypatch.setattr(run_module, "MANIFEST_EVERY_S", pause_s)
+
+    def interrupted(function: Any, tasks: Any) -> Any:
+        yield function(tasks[0])
+        assert (folder / "a.zarr").exists() == (pause_s > 0)  # a run that is killed here leaves no more
+        raise KeyboardInterrupt
+
+    config = IngestConfig(source=(str(tmp_path / "images"),), out=str(tmp_path / "out"))
+    with pytest.raises(KeyboardInterrupt):
+        ingest(config, map=interrupted)
+    listed = {Path(image.uri).name for image in open_collection(config.out)}
+    assert {path.name for path in folder.iterdir()} == listed and "a.zarr" not in listed and "b.zarr" in listed
+
+
+def test_a_slow_file_holds_back_no_other_and_the_report_is_in_the_order_of_ids(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"images/{name}.png", 9, 7)
+    others_are_in, told = threading.Event(), []
+
+    def read(task: Any) -> Any:
+        if task.image_id == "a":
+            assert others_are_in.wait(5)
+        return ingest_file(task)
+
+    def progress(done: int, *others: int) -> None:
+        told.append(done)
+        if done == 2:
+            others_are_in.set()
+
+    config = IngestConfig(source=(str(tmp_path / "images"),), out=str(tmp_path / "out"), run=ClusterConfig(workers=2))
+    report = ingest(config, map=lambda function, tasks: on_threads(config.run)(read, tasks), progress=progress)
+    assert (report.ingested, told) == (("a", "b", "c"), [1, 2, 3])
+
+
 def test_a_stack_is_an_image_a_plane_with_a_common_group(tmp_path: Path) -> None:
     stack = GENERATOR.integers(0, 9999, (3, 9, 7), dtype=np.uint16)
     truth = (stack > 5000).astype(np.uint8)
@@ -273,7 +319,8 @@ def test_requests_that_cannot_be_carried_out_are_refused_first(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_collections_of_object_stores_are_the_same(tmp_path: Path) -> None:
+def test_collections_of_object_stores_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "SETTLE_S", 0.0)
     pixels = save(tmp_path / "images/a.png", 9, 7)
     config = IngestConfig(source=(str(tmp_path / "images/*.png"),), out="memory://test-ingest/out")
     assert ingest(config).ingested == ("a",)
@@ -481,19 +528,20 @@ def test_pixels_of_the_ignored_value_do_not_count_and_instances_have_boundaries(
 def test_columns_come_from_the_path_and_survive_a_later_run(tmp_path: Path) -> None:
     save(tmp_path / "images/A172_p3.png", 9, 11)
     save(tmp_path / "images/other.png", 9, 11, seed=1)
-    cell = r"cell=/([A-Z]\d+)_"
+    cell = r"cell=([A-Z]\d+)_[^/]*$"
     report = run(tmp_path, "images", column=(cell,))
     assert "matches no part of the path of 1 of 2 files" in report.warnings[0]
     manifest = tmp_path / "out/images.parquet"
     table = pq.read_table(manifest)
     pq.write_table(table.append_column("passage", pa.array([3, 4])), manifest)
     save(tmp_path / "images/A172_p3.png", 9, 11, seed=2)  # changed: ingested again
-    report = run(tmp_path, "images", column=(r"well=_(p\d)",))
+    report = run(tmp_path, "images", column=(r"well=_(p\d)", "folder=images"))
+    assert any("--column folder 'images' has the value images for all 2 files" in told for told in report.warnings)
     assert (report.ingested, report.skipped) == (("A172_p3",), ("other",))
     extras = {image.image_id: dict(image.record.extra) for image in open_collection(str(tmp_path / "out"))}
     assert extras == {
-        "A172_p3": {"cell": "A172", "passage": 3, "well": "p3"},
-        "other": {"cell": None, "passage": 4, "well": None},
+        "A172_p3": {"cell": "A172", "passage": 3, "well": "p3", "folder": "images"},
+        "other": {"cell": None, "passage": 4, "well": None, "folder": "images"},
     }
     with pytest.raises(ConfigError, match="--column height: raydom has a column of that name"):
         run(tmp_path, "images", column=("height=x",))
