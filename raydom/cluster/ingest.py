@@ -26,9 +26,8 @@ from raydom.errors import ClusterError
 from raydom.ingestion.plan import IngestTask
 from raydom.ingestion.run import IngestOutcome, Map, Refusal
 
-MAX_FILES_PER_TASK = 16
-IN_FLIGHT = 2
-"""Tasks of Ray for each worker: while one is done the next is there, so that no worker waits for this driver."""
+MAX_FILES_PER_TASK = 64
+"""So many small files take long enough that the way to this driver and back does not matter."""
 TASK_S = 5.0
 """A task of Ray begins no further file after so long; the rest of its files are shared out anew."""
 MAX_DEATHS = 3
@@ -62,9 +61,9 @@ class _Driver:
         self._tasks, self._run = tasks, run
         self._function, self._config = ray.put(function), ray.put(tasks[0].config)
         self._ingest = ray.remote(_ingest_files).options(num_cpus=run.cpus_per_worker, max_retries=0)
-        size = min(MAX_FILES_PER_TASK, math.ceil(len(tasks) / (8 * num_workers(run))))
-        numbers = range(len(tasks))
-        self._waiting = deque(list(numbers[start : start + size]) for start in range(0, len(tasks), size))
+        self._waiting = deque(range(len(tasks)))
+        self._single: deque[int] = deque()
+        """Files to be tried alone."""
         self._suspects: deque[int] = deque()
         """Files that have one try left, with nothing else running."""
         self._deaths: Counter[int] = Counter()
@@ -72,19 +71,31 @@ class _Driver:
 
     def outcomes(self) -> Iterator[IngestOutcome]:
         try:
-            while self._waiting or self._suspects or self._running:
-                most = IN_FLIGHT * num_workers(self._run)  # the cluster may have grown
-                while self._waiting and len(self._running) < most:
-                    self._start(self._waiting.popleft())
-                if not self._running:
-                    self._start([self._suspects.popleft()])
-                for ref in ray.wait(list(self._running), num_returns=1)[0]:
-                    yield from self._take(ref, self._running.pop(ref))
+            self._fill()
+            while self._running:
+                (ref,), _ = ray.wait(list(self._running), num_returns=1)
+                found = list(self._take(ref, self._running.pop(ref)))
+                self._fill()  # first: whoever takes the outcomes may take its time
+                yield from found
         finally:  # an interrupted driver leaves nobody who still writes
             for ref in self._running:
                 ray.cancel(ref, force=True)
             if self._running:
                 ray.wait(list(self._running), num_returns=len(self._running), timeout=CANCEL_S)
+
+    def _fill(self) -> None:
+        """Give each idle worker a task: of many files at first, of fewer towards the end, so that all end at once."""
+        workers = num_workers(self._run)  # the cluster may have grown
+        while len(self._running) < workers:
+            if self._single:
+                self._start([self._single.popleft()])
+            elif self._waiting:
+                size = min(MAX_FILES_PER_TASK, math.ceil(len(self._waiting) / (2 * workers)))
+                self._start([self._waiting.popleft() for _ in range(size)])
+            else:
+                break
+        if not self._running and self._suspects:
+            self._start([self._suspects.popleft()])
 
     def _start(self, batch: list[int]) -> None:
         sent = [_fields(self._tasks[number], without="config") for number in batch]
@@ -94,7 +105,7 @@ class _Driver:
         try:
             results: list[Sent] = ray.get(ref)
         except (NodeDiedError, ObjectLostError):
-            self._waiting.append(batch)
+            self._waiting.extend(batch)
         except (WorkerCrashedError, OutOfMemoryError) as error:
             yield from self._blame(batch, isinstance(error, OutOfMemoryError))
         except RayError as error:
@@ -105,18 +116,16 @@ class _Driver:
         else:
             for number, fields in zip(batch, results, strict=False):
                 yield IngestOutcome(task=self._tasks[number], **fields)
-            rest = batch[len(results) :]
-            half = math.ceil(len(rest) / 2)
-            self._waiting.extendleft(part for part in (rest[half:], rest[:half]) if part)
+            self._waiting.extendleft(reversed(batch[len(results) :]))
 
     def _blame(self, batch: list[int], out_of_memory: bool) -> Iterator[IngestOutcome]:
         if len(batch) > 1:
-            self._waiting.extend([number] for number in batch)
+            self._single.extend(batch)
             return
         (number,) = batch
         self._deaths[number] += 1
         if self._deaths[number] < MAX_DEATHS - 1:
-            self._waiting.append(batch)
+            self._single.append(number)
         elif self._deaths[number] < MAX_DEATHS:
             self._suspects.append(number)
         else:

@@ -40,3 +40,19 @@ def read_or_die(task):
         (group / "0/c/0/0/.0.partial").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return outcome
+
+
+def read_alone(task):
+    """Ingests a file, unless another one is being ingested."""
+    from raydom.ingestion.run import IngestOutcome, Refusal, ingest_file
+
+    marker = Path(task.config.out) / "at-work"
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        refusal = Refusal(source_file=task.source, label_file=None, error_type="NotAlone", error=task.source)
+        return IngestOutcome(task=task, refusal=refusal)
+    try:
+        return ingest_file(task)
+    finally:
+        marker.unlink()
