@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
@@ -53,6 +54,7 @@ def read_alone(task):
         refusal = Refusal(source_file=task.source, label_file=None, error_type="NotAlone", error=task.source)
         return IngestOutcome(task=task, refusal=refusal)
     try:
+        time.sleep(0.1)
         return ingest_file(task)
     finally:
         marker.unlink()
