@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -19,6 +18,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raydom.errors import ClusterError, ConfigError, DataError
 from raydom.storage import files
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +187,7 @@ def _alone(uri: str) -> Iterator[bool]:
         Whether they are kept; not if there is no file yet, on object stores, and on disks without locks.
     """
     fs, path = files.file_system(uri)
-    while isinstance(fs, LocalFileSystem):
+    while isinstance(fs, LocalFileSystem) and fcntl is not None:
         try:
             descriptor = os.open(path, os.O_RDWR)  # network file systems lock only what may be written
         except (FileNotFoundError, NotADirectoryError):
