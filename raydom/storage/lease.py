@@ -226,7 +226,7 @@ def _read(uri: str) -> dict[str, Any] | None:
 
 
 def _is_alive(held: dict[str, Any]) -> bool:
-    if held["host"] != socket.gethostname():
+    if held["host"] != socket.gethostname() or os.name == "nt":  # where os.kill would interrupt it
         return time.time() - held["seen_at"] < DEAD_AFTER_S
     try:
         os.kill(held["pid"], 0)
