@@ -32,8 +32,9 @@ from raydom.cluster.ingest import on_ray
 from raydom.cluster.session import ray_session
 from raydom.commands import IngestConfig
 from raydom.config import ClusterConfig
+from raydom.ingestion.file import IngestOutcome, ingest_file
 from raydom.ingestion.plan import IngestTask
-from raydom.ingestion.run import IngestOutcome, Map, ingest, ingest_file
+from raydom.ingestion.run import Map, ingest
 from raydom.storage.pyramids import halved
 from raydom.storage.zarr_images import SMALLEST_LEVEL_PX
 

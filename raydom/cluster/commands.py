@@ -27,9 +27,10 @@ FILES_READ_HERE = 32
 def ingest(config: commands.IngestConfig) -> int:
     """Read image files into a collection."""
     from raydom.inference.progress import ProgressReport
+    from raydom.ingestion.file import IngestOutcome
     from raydom.ingestion.plan import IngestTask
-    from raydom.ingestion.run import IngestOutcome, on_threads
     from raydom.ingestion.run import ingest as run
+    from raydom.ingestion.run import on_threads
 
     def here_or_on_ray(
         function: Callable[[IngestTask], IngestOutcome], tasks: Sequence[IngestTask]

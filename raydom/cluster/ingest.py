@@ -23,8 +23,9 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 from raydom.commands import IngestConfig
 from raydom.config import ClusterConfig
 from raydom.errors import ClusterError
+from raydom.ingestion.file import IngestOutcome, Refusal
 from raydom.ingestion.plan import IngestTask
-from raydom.ingestion.run import IngestOutcome, Map, Refusal
+from raydom.ingestion.run import Map
 
 MAX_FILES_PER_TASK = 64
 """So many small files take long enough that the way to this driver and back does not matter."""

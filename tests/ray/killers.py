@@ -29,7 +29,7 @@ once.pointwise = on_white.pointwise = True
 
 def read_or_die(task):
     """Ingests a file. Its worker is killed by ``b-always`` each time, by ``a-once`` when half its image is written."""
-    from raydom.ingestion.run import ingest_file
+    from raydom.ingestion.file import ingest_file
 
     outcome = ingest_file(task)
     group = Path(task.config.out) / outcome.records[0].uri
@@ -45,7 +45,7 @@ def read_or_die(task):
 
 def read_alone(task):
     """Ingests a file, unless another one is being ingested."""
-    from raydom.ingestion.run import IngestOutcome, Refusal, ingest_file
+    from raydom.ingestion.file import IngestOutcome, Refusal, ingest_file
 
     marker = Path(task.config.out) / "at-work"
     try:
