@@ -27,11 +27,12 @@ import numpy as np
 import ray
 import ray.data
 import torch
+from models import write_unet
 
 from raydom.algorithms.trained import load_trained
 from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, execute_on_ray, run_block_jobs
 from raydom.cluster.session import ray_session
-from raydom.config import BlockConfig, ModelSpec, RunConfig, UNetConfig
+from raydom.config import BlockConfig, RunConfig, UNetConfig
 from raydom.images.intensity import image_statistics
 from raydom.inference.job import BlockJob, plan_job
 from raydom.inference.predictor import Predictor
@@ -41,7 +42,6 @@ from raydom.inference.worker import Task
 from raydom.networks.build import build_network
 from raydom.storage import zarr_images
 from raydom.storage.collection import write_manifest
-from raydom.storage.model_run import write_model_run
 from raydom.storage.receipts import Receipt
 from raydom.types import ImageRecord
 
@@ -82,19 +82,7 @@ def make_collection(folder: Path, shape: tuple[int, int], filled: bool = True) -
 def make_model(folder: Path) -> str:
     unet = UNetConfig(in_channels=1, base_channels=16, depth=4)
     network = build_network("unet", unet)
-    spec = ModelSpec(
-        network="unet",
-        unet=unet,
-        channels=("gray",),
-        low=0.0,
-        high=1.0,
-        pixel_size_um=None,
-        total_stride=network.total_stride,
-        receptive_field_px=network.receptive_field_px,
-        num_classes=2,
-    )
-    write_model_run(str(folder), spec, {name: value.numpy() for name, value in network.state_dict().items()}, {})
-    return str(folder)
+    return write_unet(folder, network, unet)
 
 
 def steady_rate(job: BlockJob) -> float:

@@ -36,14 +36,14 @@ import pyarrow.parquet as pq
 import tifffile
 import torch
 import zarr
+from models import write_unet
 
 from raydom.cli import main as raydom
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import UNetConfig
 from raydom.images.synthetic import MICROSCOPES, make_cells, render
 from raydom.networks.build import build_network
 from raydom.report.tables import show_table
 from raydom.storage import zarr_images
-from raydom.storage.model_run import write_model_run
 from raydom.storage.receipts import RunFolder
 
 BLOCK_PX = 64
@@ -351,19 +351,7 @@ class Site:
             probe = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
             last = list(network.parameters())[-1]
             last -= probe.median()
-        spec = ModelSpec(
-            network="unet",
-            unet=unet,
-            channels=("red", "green", "blue"),
-            low=0.0,
-            high=1.0,
-            pixel_size_um=None,
-            total_stride=network.total_stride,
-            receptive_field_px=network.receptive_field_px,
-            num_classes=2,
-        )
-        weights = {key: value.numpy() for key, value in network.state_dict().items()}
-        write_model_run(str(folder / "model"), spec, weights, {})
+        write_unet(folder / "model", network, unet, ("red", "green", "blue"))
         return site
 
     def write_image(self, name: str, shape: tuple[int, int], seed: int) -> None:

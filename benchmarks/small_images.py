@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from models import write_unet
 from PIL import Image
 
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import UNetConfig
 from raydom.networks.build import build_network
 from raydom.storage.collection import open_collection
-from raydom.storage.model_run import write_model_run
 from raydom.storage.receipts import RunFolder
 
 SIDE_PX = 256
@@ -52,18 +52,7 @@ def make_files(folder: Path, count: int, suffix: str, labels: bool) -> None:
 def make_model(folder: Path, channels: int) -> None:
     unet = UNetConfig(in_channels=1, base_channels=channels, depth=2)
     network = build_network("unet", unet)
-    spec = ModelSpec(
-        network="unet",
-        unet=unet,
-        channels=("gray",),
-        low=0.0,
-        high=1.0,
-        pixel_size_um=None,
-        total_stride=int(network.total_stride),
-        receptive_field_px=int(network.receptive_field_px),
-        num_classes=2,
-    )
-    write_model_run(str(folder), spec, {name: value.numpy() for name, value in network.state_dict().items()}, {})
+    write_unet(folder, network, unet)
 
 
 def run(*words: object) -> float:
