@@ -27,7 +27,7 @@ from raydom.cluster.compare import compare
 from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
 from raydom.commands import CompareConfig, IngestConfig, SupervisedConfig
-from raydom.config import NstConfig, RunConfig, TrainConfig
+from raydom.config import RunConfig, StyleOptions, TrainConfig
 from raydom.report.tables import show_table
 
 RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=2)
@@ -129,11 +129,11 @@ def model_of(name: str, seed: int, steps: int, intensity: bool, data: Path, out:
 
 
 def rows_of(
-    pair: str, seed: int, steps: int, intensity: bool, nsts: dict[str, NstConfig], data: Path, out: Path
+    pair: str, seed: int, steps: int, intensity: bool, nsts: dict[str, StyleOptions], data: Path, out: Path
 ) -> list[dict[str, Any]]:
     """The rows of one pair, seed and training: the source model with every method, and the ceiling unadapted."""
     source, target = PAIRS[pair]
-    style = str(data / DOMAINS[source].style)
+    style = (str(data / DOMAINS[source].style),)
     model = model_of(source, seed, steps, intensity, data, out)
     where = out / "comparisons" / Path(model).name
 
@@ -151,7 +151,7 @@ def rows_of(
 
     rows = table("methods", model=(model,), style=style, methods=("none", "meanstd", "histogram", "reinhard"))
     for label, nst in nsts.items():
-        found = table(label.replace(" ", "-"), model=(model,), style=style, methods=("nst",), nst=nst)
+        found = table(label.replace(" ", "-"), model=(model,), style=style, methods=("nst",), options=nst)
         rows += [row | {"method": label} for row in found if row["method"] == "nst"]
     ceiling = model_of(target, seed, steps, True, data, out)
     rows += [row | {"method": "trained on the target"} for row in table("ceiling", model=(ceiling,), methods=("none",))]
@@ -169,7 +169,7 @@ def main() -> int:
     data = Path(os.environ["RAYDOM_DATA"])
     weights = str(next(Path(os.environ["RAYDOM_WEIGHTS"]).glob("squeezenet1_1*.safetensors")))
     nsts = {
-        "nst": NstConfig(features="squeezenet1_1", weights=weights),
+        "nst": StyleOptions(features="squeezenet1_1", weights=weights),
     }
     path = options.out / "adaptation.parquet"
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []

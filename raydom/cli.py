@@ -52,7 +52,10 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
-INLINE = ("BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "TrainConfig", "ImageFilter")
+INLINE = (
+    "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
+    "ImageFilter",
+)  # fmt: skip
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
 
 

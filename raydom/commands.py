@@ -13,9 +13,9 @@ from raydom.config import (
     BlockConfig,
     ClusterConfig,
     ImageFilter,
-    NstConfig,
     RunConfig,
     StyleConfig,
+    StyleOptions,
     TrainConfig,
     TrainRunConfig,
     require,
@@ -94,8 +94,8 @@ class CompareConfig:
     """Folder of a trained model, or threshold:VALUE; may be given several times."""
     methods: tuple[str, ...] = field(default=METHODS, metadata={"comma": True})
     """Style methods, with commas between; none is always among them."""
-    style: str | None = None
-    """Style image. Default: an image drawn from the source collection."""
+    style: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Style image; may be given several times. Default: an image drawn from the source collection by the seed."""
     label: str = "label"
     """Label of the target collection that holds the truth."""
     mask: str | None = None
@@ -104,11 +104,9 @@ class CompareConfig:
     """Pixel size of the target images, um, instead of the one they state."""
     scale: float | None = None
     """Resampling factor of the target images before the network."""
-    seed: int = 0
-    """Seed of the draw of the style image."""
     skip_unavailable: bool = False
     """Leave out a method whose weights cannot be had (its row says why) instead of refusing the comparison."""
-    nst: NstConfig = field(default_factory=NstConfig)
+    options: StyleOptions = field(default_factory=StyleOptions)
     images: ImageFilter = field(default_factory=ImageFilter)
     blocks: BlockConfig = field(default_factory=BlockConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -160,7 +158,7 @@ class DemoConfig:
     """Folder for everything that the demo makes; made anew."""
     steps: int = 200
     """Training steps."""
-    nst: NstConfig = field(default_factory=lambda: NstConfig(features="squeezenet1_1"))
+    options: StyleOptions = field(default_factory=StyleOptions)
     run: RunConfig = field(default_factory=RunConfig)
 
 

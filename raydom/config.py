@@ -21,6 +21,8 @@ from typing import Any
 from raydom.errors import ConfigError
 
 METHODS = ("none", "meanstd", "histogram", "reinhard", "nst")
+MATCHING = ("meanstd", "histogram", "reinhard")
+"""Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("vgg19", "vgg16", "squeezenet1_1")
 
 
@@ -34,67 +36,246 @@ def require(ok: bool, message: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NstConfig:
-    """Neural style transfer of Gatys, Ecker and Bethge 2016 (arXiv:1508.06576)."""
+class NstSettings:
+    """All that neural style transfer needs to know; a preset is one of these."""
 
-    features: str = "vgg19"
-    """Feature network: vgg19, vgg16, squeezenet1_1, or encoder:RUN for the encoder of a trained segmenter."""
-    weights: str | None = None
-    """Path or URL of the feature network's weights. Without it: the torch hub cache, then a download."""
+    features: str | None = None
+    """Feature network; None: see StyleOptions."""
+    init: str = "meanstd"
+    """Starting image."""
     style_layers: tuple[str, ...] = ()
-    """Layers whose Gram matrices carry the style. Empty: the network's default, its first (the paper's, in VGG:
-    relu1_1, relu2_1, relu3_1, relu4_1, relu5_1)."""
+    """Layers whose Gram matrices carry the style. Empty: the network's default."""
     content_layers: tuple[str, ...] = ()
-    """Layers whose features carry the content. Empty: the network's default, its first (the paper's: relu4_2)."""
+    """Layers whose features carry the content. Empty: the network's default."""
+    loss: str = "sums"
+    """sums (Gatys et al. 2016), notebook (their published code) or means (Neishabouri)."""
+    pooling: str = "max"
+    """What the feature network pools with: max (as it was trained) or average (the paper's advice)."""
     content_weight: float = 1.0
-    """Weight of the content loss (the paper's alpha), stated for an image of 512 x 512 px."""
+    """Weight of the content loss."""
     style_weight: float | None = None
-    """Weight of the style loss (the paper's beta). None: set from the style image by style_ratio, since the scale of
-    the losses differs by orders of magnitude between feature networks."""
+    """Weight of the style loss; None: from style_ratio."""
     style_ratio: float = 10.0
-    """Style against content when style_weight is None: at 1, losing all features of the style image would cost as much
-    in style as in content (at content_weight 1)."""
+    """Style against content when style_weight is None."""
     steps: int = 40
-    """Optimiser steps."""
+    """Optimiser steps on the overview."""
+    refine_steps: int = 20
+    """Steps at full size of images larger than the overview."""
     optimizer: str = "adam"
     """adam or lbfgs."""
     learning_rate: float = 0.02
-    """Step size of Adam, in units of the intensity range; L-BFGS uses 1."""
-    init: str = "meanstd"
-    """Starting image: content, meanstd, histogram or reinhard (the matched content), or noise."""
-    overview_px: int = 1024
-    """Images with a longer side are stylised at this size; finer detail is added from the matched content."""
-    seed: int = 0
-    """Seed of the noise start."""
+    """Step size of Adam."""
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 0, f"nst.steps must be >= 0; got {self.steps}.")
-        require(self.optimizer in ("adam", "lbfgs"), f"nst.optimizer must be adam or lbfgs; got {self.optimizer!r}.")
-        require(
-            self.init in ("content", "noise", "meanstd", "histogram", "reinhard"),
-            f"nst.init must be content, noise, meanstd, histogram or reinhard; got {self.init!r}.",
-        )
-        style = self.style_ratio if self.style_weight is None else self.style_weight
-        require(
-            style >= 0 and self.content_weight >= 0 and style + self.content_weight > 0,
-            "nst.content_weight and nst.style_weight (or style_ratio) must be >= 0 and not both 0; "
-            f"got {self.content_weight} and {style}.",
-        )
-        require(self.learning_rate > 0, f"nst.learning_rate must be > 0; got {self.learning_rate}.")
-        require(self.overview_px >= 32, f"nst.overview_px must be >= 32; got {self.overview_px}.")
+
+_PAPER_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+NST_PRESETS = {
+    "cells": NstSettings(),
+    "gatys": NstSettings(
+        features="vgg19",
+        init="noise",
+        style_layers=_PAPER_STYLE,
+        content_layers=("relu4_2",),
+        pooling="average",
+        style_weight=1e3,
+        steps=500,
+        refine_steps=200,
+        optimizer="lbfgs",
+    ),
+    "gatys-notebook": NstSettings(
+        features="vgg19",
+        init="content",
+        style_layers=_PAPER_STYLE,
+        content_layers=("relu4_2",),
+        loss="notebook",
+        style_weight=1e3,
+        steps=500,
+        refine_steps=200,
+        optimizer="lbfgs",
+    ),
+    "neurons-75": NstSettings(
+        features="vgg16",
+        init="content",
+        style_layers=_PAPER_STYLE,
+        content_layers=("relu4_2",),
+        loss="means",
+        style_weight=1e3,
+        steps=75,
+        refine_steps=40,
+        optimizer="lbfgs",
+    ),
+}
+NST_PRESETS["neurons-150"] = dataclasses.replace(NST_PRESETS["neurons-75"], steps=150, refine_steps=75)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StyleConfig:
+class NstConfig:
+    """Neural style transfer of Gatys, Ecker and Bethge 2016 (arXiv:1508.06576): a preset, and what differs from it."""
+
+    preset: str = "cells"
+    """cells (shallow layers from the matched image, measured on microscopy), gatys (the paper), gatys-notebook (its
+    published code), neurons-75 and neurons-150 (Neishabouri: VGG-16, 75 and 150 steps)."""
+    style_layers: tuple[str, ...] = ()
+    """Layers whose Gram matrices carry the style, instead of the preset's."""
+    content_layers: tuple[str, ...] = ()
+    """Layers whose features carry the content, instead of the preset's."""
+    loss: str | None = None
+    """sums (the paper's), notebook (means, and 1000 / C^2 a style layer) or means (over N_l M_l, and N_l^2 M_l^2)."""
+    pooling: str | None = None
+    """max or average."""
+    content_weight: float | None = None
+    """Weight of the content loss (the paper's alpha); of the loss sums, stated for an image of 512 x 512 px."""
+    style_weight: float | None = None
+    """Weight of the style loss (the paper's beta)."""
+    style_ratio: float | None = None
+    """Sets style_weight from the style image, since the scale of the losses differs by orders of magnitude between
+    feature networks: at 1, losing all features of the style image would cost as much in style as in content (at
+    content_weight 1)."""
+    steps: int | None = None
+    """Optimiser steps: on the whole image, or on the overview of one that is larger."""
+    refine_steps: int | None = None
+    """Steps of the second pass, at full size, of images larger than the overview (Adam in any case)."""
+    optimizer: str | None = None
+    """adam or lbfgs."""
+    learning_rate: float | None = None
+    """Step size of Adam, in units of the intensity range; L-BFGS uses 1."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.preset in NST_PRESETS,
+            f"unknown nst.preset {self.preset!r}; choose one of {', '.join(NST_PRESETS)}.",
+        )
+        require(
+            self.style_weight is None or self.style_ratio is None,
+            f"give nst.style_weight or nst.style_ratio, not both; got {self.style_weight} and {self.style_ratio}.",
+        )
+        values = self.settings()
+        for name in ("steps", "refine_steps"):
+            require(getattr(values, name) >= 0, f"nst.{name} must be >= 0; got {getattr(values, name)}.")
+        for name, known in {
+            "optimizer": ("adam", "lbfgs"), "loss": ("sums", "notebook", "means"), "pooling": ("max", "average")
+        }.items():  # fmt: skip
+            value = getattr(values, name)
+            require(value in known, f"nst.{name} must be one of {', '.join(known)}; got {value!r}.")
+        style = values.style_ratio if values.style_weight is None else values.style_weight
+        require(
+            style >= 0 and values.content_weight >= 0 and style + values.content_weight > 0,
+            "nst.content_weight and nst.style_weight (or style_ratio) must be >= 0 and not both 0; "
+            f"got {values.content_weight} and {style}.",
+        )
+        require(values.learning_rate > 0, f"nst.learning_rate must be > 0; got {values.learning_rate}.")
+
+    def settings(self) -> NstSettings:
+        """The preset with what differs from it."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "preset"}
+        changed = {name: value for name, value in given.items() if value not in (None, ())}
+        if self.style_ratio is not None:
+            changed["style_weight"] = None
+        return dataclasses.replace(NST_PRESETS[self.preset], **changed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrotssConfig:
+    """Style transfer by relaxed optimal transport and self-similarity, Kolkin et al. 2019 (arXiv:1904.12785)."""
+
+    layers: tuple[str, ...] = ()
+    """Layers of the hypercolumns. Empty: the network's default (the paper's nine, in VGG-16)."""
+    content_weight: float = 1.0
+    """Weight of the content; times 16 at the first scale, and halved from scale to scale."""
+    steps: int = 250
+    """Steps a scale."""
+    smallest_px: int = 64
+    """Longer side of the image at the first scale; each scale doubles it, up to the image's (or the overview's)."""
+    learning_rate: float = 2e-3
+    """Step size of RMSprop on the Laplacian pyramid; half of it at the last scale."""
+    samples: int = 1024
+    """Locations of the image compared in a step."""
+    style_samples: int = 5000
+    """Locations of the style image kept for a scale."""
+    similarity: str = "normalized"
+    """Self-similarity loss: normalized (distances over their column sums: the paper and its code) or plain."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, f"strotss.steps must be >= 0; got {self.steps}.")
+        for name in ("smallest_px", "samples", "style_samples"):
+            require(getattr(self, name) >= 16, f"strotss.{name} must be >= 16; got {getattr(self, name)}.")
+        require(self.content_weight >= 0, f"strotss.content_weight must be >= 0; got {self.content_weight}.")
+        require(self.learning_rate > 0, f"strotss.learning_rate must be > 0; got {self.learning_rate}.")
+        require(
+            self.similarity in ("normalized", "plain"),
+            f"strotss.similarity must be normalized or plain; got {self.similarity!r}.",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalogyConfig:
+    """Deep Image Analogy, Liao et al. 2017 (arXiv:1705.01088)."""
+
+    layers: tuple[str, ...] = ()
+    """Layers, shallow to deep. Empty: the network's default (the paper's relu1_1 to relu5_1, in VGG-19)."""
+    weight_level: int = 3
+    """How much of the content's own features is kept, 1 (least) to 3."""
+    patchmatch_iterations: int = 10
+    """Iterations of PatchMatch at each layer."""
+    deconvolution_iterations: int = 100
+    """Iterations of L-BFGS at each layer, at most."""
+    photo: bool = False
+    """Keep the content's own detail: only its smooth part (by weighted least squares) is replaced."""
+
+    def __post_init__(self) -> None:
+        require(self.weight_level in (1, 2, 3), f"analogy.weight_level must be 1, 2 or 3; got {self.weight_level}.")
+        for name in ("patchmatch_iterations", "deconvolution_iterations"):
+            require(getattr(self, name) >= 1, f"analogy.{name} must be >= 1; got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleOptions:
+    """How style methods work, whichever is chosen."""
+
+    features: str | None = None
+    """Feature network of nst, strotss and analogy: vgg19, vgg16, squeezenet1_1, or encoder:RUN for the encoder of a
+    trained segmenter. Default: the preset's, if it has one; else squeezenet1_1."""
+    weights: str | None = None
+    """Path or URL of the feature network's weights. Without it: the torch hub cache, then a download."""
+    init: str | None = None
+    """Where an optimising method begins, instead of at its own choice: content, meanstd, histogram or reinhard (the
+    matched content), or noise (nst)."""
+    overview_px: int = 1024
+    """Images with a longer side are stylised as a whole at this size first; blocks begin from there."""
+    content_threshold: float = 0.3
+    """Content score below which a stylised block counts as having lost its content."""
+    on_content_loss: str = "flag"
+    """What becomes of such a block: flag (told in its receipt), fallback (its pixels stay unstylised) or fail."""
+    seed: int = 0
+    """Seed of whatever is random."""
+    nst: NstConfig = field(default_factory=NstConfig)
+    strotss: StrotssConfig = field(default_factory=StrotssConfig)
+    analogy: AnalogyConfig = field(default_factory=AnalogyConfig)
+
+    def __post_init__(self) -> None:
+        known = ("content", "noise", *MATCHING)
+        require(self.init is None or self.init in known, f"init must be one of {', '.join(known)}; got {self.init!r}.")
+        require(self.overview_px >= 32, f"overview_px must be >= 32; got {self.overview_px}.")
+        require(
+            -1 <= self.content_threshold <= 1,
+            f"content_threshold is a correlation, -1 to 1; got {self.content_threshold}.",
+        )
+        require(
+            self.on_content_loss in ("flag", "fallback", "fail"),
+            f"on_content_loss must be flag, fallback or fail; got {self.on_content_loss!r}.",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleConfig(StyleOptions):
     """Which method makes the images look like which style image."""
 
     method: str = "none"
     """none, meanstd, histogram, reinhard, nst, or package.module:function."""
     style: str | None = None
     """Path or URL of the style image, an image of the source domain."""
-    nst: NstConfig = field(default_factory=NstConfig)
 
     def __post_init__(self) -> None:
+        StyleOptions.__post_init__(self)  # super() does not find its class in dataclasses with slots
         require(
             self.method in METHODS or ":" in self.method,
             f"unknown style method {self.method!r}; choose one of {', '.join(METHODS)}, "
@@ -108,6 +289,19 @@ class StyleConfig:
             self.method != "none" or self.style is None,
             f"--style {self.style} has no effect without a method: give --method, such as meanstd.",
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What of these options the method's result depends on, as plain values."""
+        known: dict[str, Any] = {"method": self.method, "on_content_loss": self.on_content_loss}
+        if self.on_content_loss != "flag":
+            known["content_threshold"] = self.content_threshold
+        if self.method in ("none", *MATCHING):
+            return known
+        shared = {name: getattr(self, name) for name in ("features", "init", "overview_px", "seed")}
+        own = to_dict(self)
+        if self.method == "nst":
+            return known | shared | {"nst": to_dict(self.nst.settings())}
+        return known | shared | ({self.method: own[self.method]} if self.method in own else {})
 
 
 # ------------------------------------------------------------------------------------------------------- networks

@@ -83,7 +83,7 @@ def demo(config: DemoConfig) -> int:
                 model=(str(out / "unet"),),
                 out=str(out),
                 skip_unavailable=True,
-                nst=config.nst,
+                options=config.options,
                 run=config.run,
             )
         )

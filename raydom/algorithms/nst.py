@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raydom.config import NstConfig
+from raydom.config import NstSettings
 from raydom.errors import ConfigError, DataError
 from raydom.networks.features import FeatureNetwork
 from raydom.types import ImageStatistics
@@ -116,7 +116,7 @@ class StyleTargets:
 def style_targets(
     style: Float[Tensor, "1 c h w"],
     network: FeatureNetwork,
-    config: NstConfig,
+    config: NstSettings,
     view: Callable[[Tensor], Tensor] = lambda shown: shown,
 ) -> StyleTargets:
     """The style image's Gram matrices, and the layers and weights that go with the network.
@@ -180,7 +180,7 @@ def transfer(
     content: Float[Tensor, "n c h w"],
     start: Float[Tensor, "n c h w"],
     targets: StyleTargets,
-    config: NstConfig,
+    config: NstSettings,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Optimise each image on its own, from ``start``.
@@ -230,7 +230,7 @@ def transfer(
     return result
 
 
-def _minimise(image: Tensor, closure: Callable[[], float], config: NstConfig) -> None:
+def _minimise(image: Tensor, closure: Callable[[], float], config: NstSettings) -> None:
     if config.optimizer == "lbfgs":
         optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
             [image], lr=1.0, max_iter=config.steps, max_eval=2 * config.steps, tolerance_grad=0.0, tolerance_change=0.0

@@ -23,11 +23,11 @@ from torch import Tensor
 from raydom.algorithms import matching
 from raydom.algorithms.nst import DisplayRange, style_targets, transfer
 from raydom.algorithms.trained import load_trained
-from raydom.config import NstConfig, StyleConfig, from_dict
+from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, to_fraction
 from raydom.images.resample import grid_size, resample
-from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features
+from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features, weights_are_cached
 from raydom.networks.unet import UNet
 from raydom.types import ImageStatistics, Region
 
@@ -92,11 +92,28 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
+def with_features(config: StyleConfig) -> StyleConfig:
+    """The configuration with its feature network by name: what is meant must not hang on the machine that computes.
+
+    Without one the preset's is taken, else the first of which the weights are at hand (in torch's hub cache).
+
+    Raises:
+        ConfigError: For weights without the name of their network.
+    """
+    if config.method not in USES_FEATURES or config.features is not None:
+        return config
+    named = config.nst.settings().features if config.method == "nst" else None
+    if named is None and config.weights is not None:
+        raise ConfigError(f"weights {config.weights}: of which network? Give --features too: {', '.join(FEATURES)}.")
+    return dataclasses.replace(config, features=named or features_at_hand())
+
+
 def weights_digest(config: StyleConfig) -> str | None:
     """Hash of the weights that a configuration's method computes with; None if it has none."""
-    if config.method != "nst":
+    if config.method not in USES_FEATURES:
         return None
-    return _feature_network(config.nst.features, config.nst.weights, "cpu").digest()
+    config = with_features(config)
+    return feature_network(str(config.features), config.weights, "cpu").digest()
 
 
 def methods() -> tuple[str, ...]:
@@ -121,9 +138,8 @@ def stylize(
         method: One of ``methods()``, or ``package.module:function``.
         channel_axis: Which axis of three is channels. Default: the last.
         device: Torch device to compute on.
-        options: For ``nst``: fields of ``raydom.config.NstConfig``, such as ``features="squeezenet1_1"``, ``weights``,
-            ``steps``. An image with a side above ``overview_px`` is stylised at that size; finer detail is its own,
-            intensity-matched.
+        options: Fields of ``raydom.config.StyleOptions``, such as ``features="squeezenet1_1"``, ``weights`` and
+            ``overview_px``, and of the method's own configuration (``NstConfig`` for nst), such as ``steps``.
 
     Returns:
         An array of the image's shape and dtype. Intensities are those of the style, as fractions of the legal range;
@@ -133,9 +149,7 @@ def stylize(
         ConfigError: For an unknown method or option, arrays that are no images or hold NaN, or channels that differ.
     """
     chosen = get_method(method)
-    if options and method != "nst":
-        raise ConfigError(f"method {method} has no options; got {', '.join(options)}. Options are for nst.")
-    config = StyleConfig(method=method, style=None if method == "none" else "array", nst=_nst_config(options))
+    config = with_features(style_config(method, options))
     content_cyx, axis = _channels_first(image, channel_axis, "image")
     style_cyx, _ = _channels_first(style, channel_axis, "style")
     if len(content_cyx) != len(style_cyx):
@@ -147,9 +161,9 @@ def stylize(
         return image.copy()
     content_statistics, style_statistics = image_statistics(content_cyx), image_statistics(style_cyx)
     content = _style_input(content_cyx, content_statistics, device)
-    generator = torch.Generator().manual_seed(config.nst.seed)
+    generator = torch.Generator().manual_seed(config.seed)
     longest = max(content_cyx.shape[1:])
-    scale = 1.0 if chosen.pointwise else min(1.0, config.nst.overview_px / longest)
+    scale = 1.0 if chosen.pointwise else min(1.0, config.overview_px / longest)
     apply = chosen.prepare(shrunk(_style_input(style_cyx, style_statistics, device), scale), config)
     if scale == 1.0:
         result = apply(content, generator)
@@ -182,14 +196,15 @@ def _prepare_matching(function: Callable[..., Tensor]) -> Callable[[StyleInput, 
     return prepare
 
 
-MATCHING = {"meanstd": matching.meanstd, "histogram": matching.histogram, "reinhard": matching.reinhard}
+_MATCHING = {name: getattr(matching, name) for name in MATCHING}
 
 
 def _prepare_nst(style: StyleInput, config: StyleConfig) -> Apply:
     """Gatys' method, from a start image that is in the style's intensities already."""
-    nst = config.nst
+    nst = config.nst.settings()
+    init = config.init or nst.init
     (style_pixels, style_statistics), *_ = style.each()
-    network = _feature_network(nst.features, nst.weights, str(style_pixels.device))
+    network = feature_network(str(config.features), config.weights, str(style_pixels.device))
     shown = DisplayRange.of(style_statistics)
     view = (lambda x: x) if network.sees_display_range else shown.restore
     targets = style_targets(shown.stretch(style_pixels), network, nst, view)
@@ -200,14 +215,14 @@ def _prepare_nst(style: StyleInput, config: StyleConfig) -> Apply:
         stretched = torch.cat([DisplayRange.of(own).stretch(pixels) for pixels, own in content.each()])
         if content.initial is not None:
             start = shown.stretch(content.initial)
-        elif nst.init == "content":
+        elif init == "content":
             start = stretched
-        elif nst.init == "noise":
+        elif init == "noise":
             # One noise for all, so that an image does not depend on its neighbours in the batch.
             noise = torch.rand(content.pixels.shape[1:], generator=generator)
             start = noise.to(stretched).expand_as(stretched)
         else:
-            matched = [MATCHING[nst.init](pixels, own, style_statistics) for pixels, own in content.each()]
+            matched = [_MATCHING[init](pixels, own, style_statistics) for pixels, own in content.each()]
             start = shown.stretch(torch.cat(matched))
         return _within_legal_range(shown.restore(transfer(stretched, start, targets, nst)), style_statistics)
 
@@ -218,14 +233,23 @@ METHODS = {
     "none": Method("none", _prepare_none, pointwise=True, version=1),
     **{
         name: Method(name, _prepare_matching(function), pointwise=True, version=1)
-        for name, function in MATCHING.items()
+        for name, function in _MATCHING.items()
     },
     "nst": Method("nst", _prepare_nst, pointwise=False, version=1),
 }
 
+USES_FEATURES = ("nst",)
+"""Methods that look at images through a feature network."""
+
+
+def features_at_hand() -> str:
+    """The feature network that is taken when none is named."""
+    cached = [name for name in ("squeezenet1_1", "vgg19", "vgg16") if weights_are_cached(name)]
+    return cached[0] if cached else "squeezenet1_1"
+
 
 @functools.lru_cache(maxsize=2)
-def _feature_network(features: str, weights: str | None, device: str) -> FeatureNetwork:
+def feature_network(features: str, weights: str | None, device: str) -> FeatureNetwork:
     """Loaded once in a process."""
     if not features.startswith("encoder:"):
         network: FeatureNetwork = load_features(features, weights)
@@ -279,13 +303,26 @@ def _imported(name: str) -> Method:
 # ------------------------------------------------------------------------------------------------------- plain arrays
 
 
-def _nst_config(options: dict[str, Any]) -> NstConfig:
+def style_config(method: str, options: dict[str, Any]) -> StyleConfig:
+    """The configuration of a method, from fields of the shared options and of its own.
+
+    Raises:
+        ConfigError: For an option that there is not, or one of the wrong type.
+    """
+    shared = {field.name: field for field in dataclasses.fields(StyleOptions)}
+    own = shared.get(method)
+    values = {name: value for name, value in options.items() if name in shared}
+    rest = {name: value for name, value in options.items() if name not in shared}
+    if rest and own is None:
+        raise ConfigError(f"method {method} has no option {', '.join(rest)}; it has {', '.join(shared)}.")
+    if own is not None:
+        values.setdefault(method, rest)
+    style = None if method == "none" else "array"
     try:
-        return from_dict(NstConfig, options, "nst")
+        return from_dict(StyleConfig, {"method": method, "style": style, **values})
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        fields = ", ".join(f"{field.name}: {field.type}" for field in dataclasses.fields(NstConfig))
-        raise ConfigError(f"an option of nst has the wrong type ({error}); got {given}. Expected {fields}.") from error
+        raise ConfigError(f"an option of {method} has the wrong type ({error}); got {given}.") from error
 
 
 def _channels_first(image: np.ndarray, channel_axis: int | None, what: str) -> tuple[np.ndarray, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from raydom.cluster.blocks import run_block_jobs
 from raydom.commands import CompareConfig
-from raydom.config import NstConfig, StyleConfig, to_dict
+from raydom.config import StyleConfig, StyleOptions, to_dict
 from raydom.errors import ConfigError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor
@@ -25,7 +26,7 @@ from raydom.storage.tables import write_table
 from raydom.training.scoring import check_scorable, evaluate
 from raydom.types import Region
 
-COLUMNS = ("model", "method", "f1", "iou", "dice", "precision", "recall", "seconds_per_image", "note")
+COLUMNS = ("model", "method", "style", "f1", "iou", "dice", "precision", "recall", "seconds_per_image", "note")
 PICTURED_IMAGES = 3
 PICTURED_PX = 512
 """The picture shows at most so much of an image, from its centre."""
@@ -34,48 +35,54 @@ PICTURED_PX = 512
 def compare(config: CompareConfig) -> list[JobReport]:
     """Segment the target with each model after each method, score, and leave a table and a picture.
 
-    Writes ``comparison.parquet`` (a row for each model and method), ``comparison.png`` and a collection of predictions
-    for each pair into ``config.out``. The unadapted row (method none) is always there.
+    Writes ``comparison.parquet`` (a row for each model, method and style image), ``comparison.png`` and a collection
+    of predictions for each row into ``config.out``. The unadapted row (method none) is always there.
     """
     truth = open_collection(config.target).filter(**to_dict(config.images))
     check_scorable(truth, config.label, config.mask)
-    style = config.style or _drawn_style(config)
+    styles = config.style or (_drawn_style(config),)
     methods = ("none", *(method for method in config.methods if method != "none"))
+    asked = [
+        (model, method, style)
+        for model in config.model
+        for method in methods
+        for style in (styles if method != "none" else (None,))
+    ]
     jobs, notes = [], {}
-    for model in config.model:
-        for method in methods:
-            job = _job(config, model, method, style)
-            try:
-                check_job(job)
-            except ConfigError as error:
-                if not config.skip_unavailable or method == "none":
-                    raise
-                notes[model, method] = str(error)
-                continue
-            jobs.append(job)
+    for key in asked:
+        job = _job(config, *key)
+        try:
+            check_job(job)
+        except ConfigError as error:
+            if not config.skip_unavailable or key[1] == "none":
+                raise
+            notes[key] = str(error)
+            continue
+        jobs.append(job)
     reports = run_block_jobs(jobs, config.run)
     by_out = {report.job.out: report for report in reports}
     rows: list[dict[str, Any]] = []
-    for model in config.model:
-        for method in methods:
-            row: dict[str, Any] = {"model": model_name(model, config.model), "method": method}
-            job = _job(config, model, method, style)
-            report = by_out.get(job.out)
-            if report is None:
-                row["note"] = notes[model, method]
-            elif not report.num_images_done:
-                row["note"] = f"no image was segmented; see {job.folder.uri}"
-            else:
-                scores = evaluate(open_collection(job.out), truth, label=config.label, mask=config.mask).to_pylist()
-                pooled = next(line for line in scores if line["scope"] == "pooled")
-                row |= {name: pooled[name] for name in ("f1", "iou", "dice", "precision", "recall")}
-                row["seconds_per_image"] = report.seconds_per_image
-                if not report.ok:
-                    row["note"] = f"{report.num_images - report.num_images_done} images failed"
-            rows.append(row)
+    for key in asked:
+        model, method, style = key
+        row: dict[str, Any] = {"model": model_name(model, config.model), "method": method, "style": style}
+        job = _job(config, *key)
+        report = by_out.get(job.out)
+        if report is None:
+            row["note"] = notes[key]
+        elif not report.num_images_done:
+            row["note"] = f"no image was segmented; see {job.folder.uri}"
+        else:
+            scores = evaluate(open_collection(job.out), truth, label=config.label, mask=config.mask).to_pylist()
+            pooled = next(line for line in scores if line["scope"] == "pooled")
+            row |= {name: pooled[name] for name in ("f1", "iou", "dice", "precision", "recall")}
+            row["seconds_per_image"] = report.seconds_per_image
+            if not report.ok:
+                row["note"] = f"{report.num_images - report.num_images_done} images failed"
+        rows.append(row)
     table = pa.table({name: [row.get(name) for row in rows] for name in COLUMNS}, schema=_schema())
     write_table(files.join(config.out, "comparison.parquet"), table)
-    show_table(table.drop_columns(["note"]), title=f"{config.target}, style {style}")
+    hidden = ["note"] if len(styles) > 1 else ["note", "style"]
+    show_table(table.drop_columns(hidden), title=f"{config.target}, style {', '.join(styles)}")
     for row in rows:
         if row.get("note"):
             sys.stdout.write(f"{row['model']}, {row['method']}: {row['note']}\n")
@@ -109,13 +116,17 @@ def picture(config: CompareConfig, reports: Sequence[JobReport], truth: Collecti
             seen = predictor.stylised(predictor.images[image.image_id], region)
             row.append(Panel(image=seen, labels=found, truth=labels))
         rows.append(row)
-    titles = ["target", "truth"] + [
-        report.job.style.method
-        if len(config.model) == 1
-        else f"{model_name(str(report.job.model), config.model)}, {report.job.style.method}"
-        for report in reports
-    ]
+    titles = ["target", "truth", *(_title(config, report.job) for report in reports)]
     grid(rows, [image.image_id for image in shown], titles, files.join(config.out, "comparison.png"))
+
+
+def _title(config: CompareConfig, job: BlockJob) -> str:
+    """What tells this job from the others."""
+    parts = [model_name(str(job.model), config.model)] if len(config.model) > 1 else []
+    parts.append(job.style.method)
+    if len(config.style) > 1 and job.style.style is not None:
+        parts.append(files.safe_stem(job.style.style))
+    return ", ".join(parts)
 
 
 def model_name(model: str, models: Sequence[str]) -> str:
@@ -125,17 +136,16 @@ def model_name(model: str, models: Sequence[str]) -> str:
     return short if alike == 1 else model
 
 
-def _job(config: CompareConfig, model: str, method: str, style: str) -> BlockJob:
+def _job(config: CompareConfig, model: str, method: str, style: str | None) -> BlockJob:
     name = f"{model_name(model, config.model)}-{method}".replace("/", "_").replace(":", "_")
+    if len(config.style) > 1 and style is not None:
+        name += f"-{config.style.index(style):02d}-{files.safe_stem(style)}"
+    options = {field.name: getattr(config.options, field.name) for field in dataclasses.fields(StyleOptions)}
     return BlockJob(
         name=f"{method} x {model_name(model, config.model)}",
         collection=config.target,
         out=files.join(config.out, "predictions", name),
-        style=StyleConfig(
-            method=method,
-            style=None if method == "none" else style,
-            nst=config.nst if method == "nst" else NstConfig(),
-        ),
+        style=StyleConfig(method=method, style=style, **options),
         model=model,
         pixel_size_um=config.pixel_size_um,
         scale=config.scale,
@@ -149,7 +159,7 @@ def _drawn_style(config: CompareConfig) -> str:
     source = open_collection(config.source)
     if not len(source):
         raise ConfigError(f"{config.source}: the source collection has no image to take as style; give --style IMAGE.")
-    draw = int(np.random.default_rng(config.seed).integers(len(source)))
+    draw = int(np.random.default_rng(config.options.seed).integers(len(source)))
     return str(list(source)[draw].uri)
 
 
@@ -159,5 +169,5 @@ def _centre(shape: tuple[int, ...]) -> Region:
 
 
 def _schema() -> pa.Schema:
-    kinds = {"model": pa.string(), "method": pa.string(), "note": pa.string()}
+    kinds = dict.fromkeys(("model", "method", "style", "note"), pa.string())
     return pa.schema([(name, kinds.get(name, pa.float64())) for name in COLUMNS])

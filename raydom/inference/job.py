@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raydom.algorithms.styles import StyleInput, get_method, weights_digest
+from raydom.algorithms.styles import StyleInput, get_method, weights_digest, with_features
 from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
@@ -139,11 +139,10 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     model = open_model(job.model, images) if job.model is not None else None
     method = get_method(job.style.method)
     style_hash = _style_hash(job.style.style) if job.style.style else None
-    style = to_dict(job.style) | {"style": style_hash, "version": method.version}
-    if method.pointwise:  # nst's options change nothing
-        style.pop("nst")
-    elif job.style.method == "nst":  # what the weights are counts, not where they lie
-        style["nst"] |= {"weights": weights_digest(job.style)}
+    # What the weights are counts, not where they lie.
+    style = job.style.settings() | {
+        "style": style_hash, "version": method.version, "weights": weights_digest(job.style)
+    }  # fmt: skip
     settings = {
         "collection": job.collection,
         "style": style,
@@ -175,13 +174,15 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
 
 
 def _absolute_style(config: StyleConfig) -> StyleConfig:
-    nst = config.nst
-    if nst.features.startswith("encoder:"):
-        nst = replace(nst, features="encoder:" + files.absolute(nst.features.removeprefix("encoder:")))
-    if nst.weights is not None:
-        prefix = next((forced for forced in FORCED_CONVENTIONS if nst.weights.startswith(forced)), "")
-        nst = replace(nst, weights=prefix + files.absolute(nst.weights.removeprefix(prefix)))
-    return replace(config, nst=nst, style=None if config.style is None else files.absolute(config.style))
+    config = with_features(config)
+    features, weights = config.features, config.weights
+    if features is not None and features.startswith("encoder:"):
+        features = "encoder:" + files.absolute(features.removeprefix("encoder:"))
+    if weights is not None:
+        prefix = next((forced for forced in FORCED_CONVENTIONS if weights.startswith(forced)), "")
+        weights = prefix + files.absolute(weights.removeprefix(prefix))
+    style = None if config.style is None else files.absolute(config.style)
+    return replace(config, features=features, weights=weights, style=style)
 
 
 def model_shape(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:

@@ -423,7 +423,7 @@ class Predictor:
     def _apply(self, method: Apply, image: Image, pixels: np.ndarray) -> np.ndarray:
         statistics = fraction_statistics(image.statistics, np.dtype(image.record.dtype))
         content = StyleInput(torch.from_numpy(pixels)[None].to(self.device), statistics)
-        seed = hashlib.sha256(f"{self.job.style.nst.seed}:{image.image_id}".encode()).digest()[:7]
+        seed = hashlib.sha256(f"{self.job.style.seed}:{image.image_id}".encode()).digest()[:7]
         generator = torch.Generator().manual_seed(int.from_bytes(seed, "big"))
         return method(content, generator)[0].float().cpu().numpy()
 
@@ -456,7 +456,7 @@ class Predictor:
         """The whole image stylised, float32 (c, h, w); of an image above the overview's size, what the style changes
         there in the image matched by mean and deviation."""
         grid = self._grid(image)
-        factor = min(1.0, self.job.style.nst.overview_px / max(grid))
+        factor = min(1.0, self.job.style.overview_px / max(grid))
         small = tuple(grid_size(size, factor) for size in grid)
         pixels = self._read_resampled(image, small)
         styled = self._apply(self._prepare(factor), image, pixels)

@@ -297,21 +297,31 @@ def _architecture(name: str) -> tuple[nn.Sequential, dict[str, int]]:
     return stages, layer_index
 
 
-def _find_weights(name: str, weights: str | None) -> tuple[str | None, Path]:
-    """The forced convention, if any, and a local file, fetched when need be."""
+def weights_are_cached(name: str) -> bool:
+    """Whether torchvision's weights of a network lie in torch's hub cache."""
+    return _cached_weights(name)[1].is_file()
+
+
+def _cached_weights(name: str) -> tuple[str, Path]:
+    """Where torchvision's weights of a network are downloaded from, and where they are then."""
     import torchvision
 
+    url = str(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url)
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+
+
+def _find_weights(name: str, weights: str | None) -> tuple[str | None, Path]:
+    """The forced convention, if any, and a local file, fetched when need be."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     if weights is None:
-        url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-        path = cache / url.rsplit("/", 1)[1]
+        url, path = _cached_weights(name)
         if not path.is_file():
             try:
                 _fetch(url, path, hash_prefix=path.stem.rsplit("-", 1)[1])
             except (OSError, RuntimeError, ValueError) as error:
                 raise ConfigError(
                     f"weights of the feature network {name} cannot be had: not in torch's hub cache ({path}), and the "
-                    f"download from {url} failed ({error}). Either give a file (nst.weights, a path or URL of a "
+                    f"download from {url} failed ({error}). Either give a file (--weights, a path or URL of a "
                     f".safetensors, .pt or .pth state dict), or put torchvision's {path.name} into {cache}, or run "
                     "once where the download works."
                 ) from error
@@ -322,7 +332,7 @@ def _find_weights(name: str, weights: str | None) -> tuple[str | None, Path]:
         path = Path(where).expanduser()
         if not path.is_file():
             raise ConfigError(
-                f"nst.weights: there is no file {where} (weights of {name}). Give the path or URL of a state dict, or "
+                f"--weights: there is no file {where} (weights of {name}). Give the path or URL of a state dict, or "
                 "leave it out to use torch's hub cache or torchvision's download."
             )
         return forced, path
@@ -332,7 +342,7 @@ def _find_weights(name: str, weights: str | None) -> tuple[str | None, Path]:
             _fetch(where, path)
         except (OSError, RuntimeError, ValueError, ImportError) as error:
             raise ConfigError(
-                f"nst.weights: {where} (weights of {name}) cannot be fetched: {error}. Check the address, or give the "
+                f"--weights: {where} (weights of {name}) cannot be fetched: {error}. Check the address, or give the "
                 "path of a local file."
             ) from error
     return forced, path
@@ -379,7 +389,7 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], str | None]:
     if convention is not None and convention not in _CONVENTIONS:
         raise DataError(
             f"{path}: states the input convention {convention!r}; known are {', '.join(_CONVENTIONS)}. "
-            "Force one as in nst.weights=caffe:PATH."
+            "Force one as in --weights caffe:PATH."
         )
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}, convention
 

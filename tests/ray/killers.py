@@ -9,7 +9,7 @@ from pathlib import Path
 def once(content, style, config, generator):
     """Kills its worker the first time that one comes by."""
     try:
-        os.close(os.open(config.nst.weights, os.O_CREAT | os.O_EXCL))
+        os.close(os.open(config.weights, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         pass
     else:

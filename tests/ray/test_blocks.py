@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raydom.cluster.blocks import run_block_jobs
-from raydom.config import BlockConfig, NstConfig, RunConfig, StyleConfig
+from raydom.config import BlockConfig, RunConfig, StyleConfig
 from raydom.inference.job import BlockJob
 from raydom.storage import zarr_images
 from raydom.storage.collection import open_collection
@@ -60,8 +60,8 @@ def _with_method(job, tmp_path, function):
 
     style = tmp_path / "any-style.tif"
     tifffile.imwrite(style, np.zeros((40, 50), np.uint8))
-    nst = NstConfig(weights=str(tmp_path / "flag"))  # a way to tell the function where its flag is
-    return dataclasses.replace(job, style=StyleConfig(method=f"killers:{function}", style=str(style), nst=nst))
+    weights = str(tmp_path / "flag")  # a way to tell the function where its flag is
+    return dataclasses.replace(job, style=StyleConfig(method=f"killers:{function}", style=str(style), weights=weights))
 
 
 def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(ray_session, job, tmp_path):

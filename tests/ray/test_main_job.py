@@ -40,7 +40,17 @@ def test_from_files_to_a_table_by_the_command_line(ray_session, domains, capsys)
     one = open_collection(source)["source_00"].statistics
     assert np.allclose(open_collection(stylised)["target_00"].statistics.mean, one.mean, atol=4)
     table = domains / "table"
-    options = ["--methods", "meanstd,nst", "--style", style, "--skip-unavailable", "--nst.weights", "nowhere.pth"]
+    options = [
+        "--methods",
+        "meanstd,nst",
+        "--style",
+        style,
+        "--skip-unavailable",
+        "--features",
+        "vgg19",
+        "--weights",
+        "nowhere.pth",
+    ]
     run("compare", "--source", source, "--target", target, "--model", model, "--out", str(table), *options, "--quiet")
     rows = {row["method"]: row for row in pq.read_table(table / "comparison.parquet").to_pylist()}
     assert list(rows) == ["none", "meanstd", "nst"]

@@ -46,7 +46,7 @@ def test_an_option_given_twice_keeps_both_and_defaults_are_those_of_the_command(
     models = ["--source", "a", "--target", "b", "--out", "o", "--model=A", "--model", "B", "C"]
     assert parse("compare", models).model == ("A", "B", "C")
     assert parse("demo", []) == commands.DemoConfig()
-    assert parse("demo", []).nst.features == "squeezenet1_1"
+    assert parse("demo", []).options.nst.preset == "cells"
     assert parse("train supervised", ["--collection", "c", "--out", "o"]).run.workers == 1
 
 

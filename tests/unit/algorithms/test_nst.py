@@ -17,7 +17,7 @@ from raydom.algorithms.nst import (
     style_targets,
     transfer,
 )
-from raydom.config import NstConfig
+from raydom.config import NstSettings
 from raydom.errors import ConfigError, DataError
 from raydom.networks.features import FeatureNetwork
 from raydom.types import PERCENTILE_LEVELS, ImageStatistics
@@ -44,10 +44,10 @@ def images(n: int, seed: int = 0, shape: tuple[int, int] = (11, 8), channels: in
     return torch.rand(n, channels, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-CONFIG = NstConfig(steps=12, learning_rate=0.02, style_ratio=1.0)
+CONFIG = NstSettings(steps=12, learning_rate=0.02, style_ratio=1.0)
 
 
-def targets_of(style: Tensor, config: NstConfig = CONFIG) -> StyleTargets:
+def targets_of(style: Tensor, config: NstSettings = CONFIG) -> StyleTargets:
     return style_targets(style, small_network(style.dtype), config)
 
 
@@ -92,7 +92,7 @@ def test_the_balance_does_not_depend_on_the_size_of_the_image() -> None:
 
 def test_at_512_px_the_total_is_alpha_content_plus_beta_style() -> None:
     content, style, image = (images(1, seed, (512, 512)) for seed in range(3))
-    targets = targets_of(style, NstConfig(content_weight=3.0, style_weight=7.0))
+    targets = targets_of(style, NstSettings(content_weight=3.0, style_weight=7.0))
     features = targets.network(image, ["fine", "coarse"])
     expected = 3.0 * content_loss(features["coarse"], targets.network(content, ["coarse"])["coarse"])
     expected += 7.0 * style_loss({layer: gram_matrix(f) for layer, f in features.items()}, targets.grams)

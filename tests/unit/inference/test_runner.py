@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raydom.algorithms.trained import load_trained
-from raydom.config import BlockConfig, ImageFilter, NstConfig, RunConfig, StyleConfig
+from raydom.config import BlockConfig, ImageFilter, RunConfig, StyleConfig
 from raydom.errors import ClusterError, ConfigError, DataError
 from raydom.inference.job import BlockJob
 from raydom.inference.predictor import Predictor
@@ -99,9 +99,7 @@ def test_a_method_with_context_sees_the_whole_image_and_leaves_no_seams(tmp_path
             name="s",
             collection=collection.uri,
             out=str(tmp_path / f"o{size}"),
-            style=StyleConfig(
-                method=f"{__name__}:sharpen", style=_style_file(tmp_path, 1), nst=NstConfig(overview_px=overview_px)
-            ),
+            style=StyleConfig(method=f"{__name__}:sharpen", style=_style_file(tmp_path, 1), overview_px=overview_px),
             blocks=BlockConfig(block_size=size),
         )
         assert _run(job)[0].ok
@@ -468,7 +466,7 @@ def test_what_killed_runs_leave_behind_does_no_harm(tmp_path, make_collection, m
         name="s",
         collection=collection.uri,
         out=str(tmp_path / "o"),
-        style=StyleConfig(method=f"{__name__}:sharpen", style=_style_file(tmp_path, 1), nst=NstConfig(overview_px=64)),
+        style=StyleConfig(method=f"{__name__}:sharpen", style=_style_file(tmp_path, 1), overview_px=64),
         blocks=BlockConfig(block_size=32),
     )
     whole = dataclasses.replace(job, out=str(tmp_path / "whole"))

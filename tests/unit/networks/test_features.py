@@ -230,7 +230,7 @@ def test_when_weights_cannot_be_had_the_error_names_every_way(tmp_path: Path, mo
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(ConfigError, match=r"vgg19-dcbb9e9d\.pth") as caught:
         load_features("vgg19")
-    for part in (str(tmp_path / "hub/checkpoints"), "download", "no network", "nst.weights"):
+    for part in (str(tmp_path / "hub/checkpoints"), "download", "no network", "--weights"):
         assert part in str(caught.value)
 
 
