@@ -14,7 +14,7 @@ _PUBLIC = {
     "Region": "raydom.types",
     "open_collection": "raydom.storage.collection",
     "open_model_run": "raydom.storage.model_run",
-    "stylize": "raydom.algorithms.styles",
+    "stylize": "raydom.algorithms.arrays",
     "methods": "raydom.algorithms.styles",
 }
 

@@ -1,4 +1,4 @@
-"""The style methods by name, and ``stylize`` on plain arrays.
+"""The style methods by name.
 
 A method makes images look like a style image. It is prepared once for a style, which may be slow (a network is
 loaded), and then applied to any number of images or blocks. All pixels are fractions of the legal range; all statistics
@@ -11,9 +11,9 @@ import dataclasses
 import difflib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from raydom.algorithms.nst import DisplayRange, style_targets, transfer
 from raydom.algorithms.trained import load_trained
 from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
-from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, to_fraction
 from raydom.images.resample import grid_size, resample
 from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features, weights_are_cached
 from raydom.networks.unet import UNet
@@ -68,6 +67,32 @@ class Method:
     without context. Otherwise a method sees whole images (or overviews of them)."""
     version: int
     """Raised when the results change."""
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A prepared method that also optimises parts of an image which is too large to be optimised as a whole.
+
+    It is surveyed once on windows of the image, and what it learns there stands for the whole image in every part: so
+    parts come out as they would within the whole, without seams.
+    """
+
+    halo_px: int
+    """How far beyond a part it must see."""
+    stride_px: int
+    """Parts, with their halo, begin at multiples of this."""
+    refine_steps: int
+    """With 0, parts stay as they begin."""
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor: ...
+
+    def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
+        """What is to be known of the whole image, from windows of it with the ``initial`` of each."""
+        ...
+
+    def refine(self, part: StyleInput, survey: Mapping[str, np.ndarray], generator: torch.Generator) -> Tensor:
+        """Parts of the image optimised from their ``initial``, in the style's fractions."""
+        ...
 
 
 def get_method(name: str) -> Method:
@@ -121,62 +146,6 @@ def methods() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
-def stylize(
-    image: np.ndarray,
-    style: np.ndarray,
-    method: str = "nst",
-    *,
-    channel_axis: int | None = None,
-    device: str = "cpu",
-    **options: Any,
-) -> np.ndarray:
-    """Make an image look like a style image.
-
-    Args:
-        image: (h, w), or three axes of which one is channels. Any size; any integer, bool or floating dtype.
-        style: Likewise, of any size, with as many channels. Its dtype may be another.
-        method: One of ``methods()``, or ``package.module:function``.
-        channel_axis: Which axis of three is channels. Default: the last.
-        device: Torch device to compute on.
-        options: Fields of ``raydom.config.StyleOptions``, such as ``features="squeezenet1_1"``, ``weights`` and
-            ``overview_px``, and of the method's own configuration (``NstConfig`` for nst), such as ``steps``.
-
-    Returns:
-        An array of the image's shape and dtype. Intensities are those of the style, as fractions of the legal range;
-        floating point images outside 0..1 take the scale of a floating point style, else their own.
-
-    Raises:
-        ConfigError: For an unknown method or option, arrays that are no images or hold NaN, or channels that differ.
-    """
-    chosen = get_method(method)
-    config = with_features(style_config(method, options))
-    content_cyx, axis = _channels_first(image, channel_axis, "image")
-    style_cyx, _ = _channels_first(style, channel_axis, "style")
-    if len(content_cyx) != len(style_cyx):
-        raise ConfigError(
-            f"the image has {len(content_cyx)} channels (shape {image.shape}) and the style {len(style_cyx)} (shape "
-            f"{style.shape}); give a style with as many channels, convert one of them, or set channel_axis."
-        )
-    if method == "none":
-        return image.copy()
-    content_statistics, style_statistics = image_statistics(content_cyx), image_statistics(style_cyx)
-    content = _style_input(content_cyx, content_statistics, device)
-    generator = torch.Generator().manual_seed(config.seed)
-    longest = max(content_cyx.shape[1:])
-    scale = 1.0 if chosen.pointwise else min(1.0, config.overview_px / longest)
-    apply = chosen.prepare(shrunk(_style_input(style_cyx, style_statistics, device), scale), config)
-    if scale == 1.0:
-        result = apply(content, generator)
-    else:
-        small = shrunk(content, scale)
-        change = apply(small, generator) - _matched(small, style_statistics, style_cyx.dtype)
-        result = _matched(content, style_statistics, style_cyx.dtype) + _resized(change, content_cyx.shape[1:])
-    both_float = content_cyx.dtype.kind == style_cyx.dtype.kind == "f"
-    units = style_statistics if both_float else content_statistics
-    pixels = from_fraction(result[0].cpu().numpy(), content_cyx.dtype, units)
-    return pixels[0] if axis is None else np.moveaxis(pixels, 0, axis)
-
-
 # -------------------------------------------------------------------------------------------------------- the methods
 
 
@@ -224,7 +193,7 @@ def _prepare_nst(style: StyleInput, config: StyleConfig) -> Apply:
         else:
             matched = [_MATCHING[init](pixels, own, style_statistics) for pixels, own in content.each()]
             start = shown.stretch(torch.cat(matched))
-        return _within_legal_range(shown.restore(transfer(stretched, start, targets, nst)), style_statistics)
+        return within_legal_range(shown.restore(transfer(stretched, start, targets, nst)), style_statistics)
 
     return apply
 
@@ -264,7 +233,7 @@ def feature_network(features: str, weights: str | None, device: str) -> FeatureN
     return network.to(torch.device(device)).to(memory_format=torch.channels_last)
 
 
-def _within_legal_range(fractions: Tensor, statistics: ImageStatistics) -> Tensor:
+def within_legal_range(fractions: Tensor, statistics: ImageStatistics) -> Tensor:
     """Clipped to 0..1, or as far as the style reaches where it has no such bounds (signed or floating point)."""
     return fractions.clamp(min(0.0, *statistics.minimum), max(1.0, *statistics.maximum))
 
@@ -300,9 +269,6 @@ def _imported(name: str) -> Method:
     return Method(name, prepare, pointwise=bool(pointwise), version=int(version))
 
 
-# ------------------------------------------------------------------------------------------------------- plain arrays
-
-
 def style_config(method: str, options: dict[str, Any]) -> StyleConfig:
     """The configuration of a method, from fields of the shared options and of its own.
 
@@ -323,35 +289,6 @@ def style_config(method: str, options: dict[str, Any]) -> StyleConfig:
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise ConfigError(f"an option of {method} has the wrong type ({error}); got {given}.") from error
-
-
-def _channels_first(image: np.ndarray, channel_axis: int | None, what: str) -> tuple[np.ndarray, int | None]:
-    """The image as (c, h, w), and where its channels were; None if it had no such axis."""
-    if image.ndim not in (2, 3) or image.dtype.kind not in "buif" or 0 in image.shape:
-        raise ConfigError(
-            f"{what} must be an array (h, w) or of three axes, one of them channels, of an integer, bool or floating "
-            f"dtype, and not empty; got shape {image.shape}, dtype {image.dtype}."
-        )
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise ConfigError(
-            f"{what} holds NaN or infinity in {int((~np.isfinite(image)).sum())} values; replace them first."
-        )
-    if image.ndim == 2:
-        return image[None], None
-    axis = -1 if channel_axis is None else channel_axis
-    if not -3 <= axis < 3:
-        raise ConfigError(f"channel_axis must be between -3 and 2; got {axis} for an {what} of shape {image.shape}.")
-    return np.moveaxis(image, axis, 0), axis
-
-
-def _style_input(pixels: np.ndarray, statistics: ImageStatistics, device: str) -> StyleInput:
-    fractions = torch.from_numpy(np.ascontiguousarray(to_fraction(pixels, statistics))).to(device)
-    return StyleInput(fractions[None], fraction_statistics(statistics, pixels.dtype))
-
-
-def _matched(content: StyleInput, style_statistics: ImageStatistics, style_dtype: np.dtype) -> Tensor:
-    pixels, own = content.each()[0]
-    return matching.meanstd(pixels, own, fraction_statistics(style_statistics, style_dtype))
 
 
 def shrunk(image: StyleInput, scale: float) -> StyleInput:

@@ -25,7 +25,8 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from raydom.algorithms.styles import Apply, StyleInput, get_method, shrunk
+from raydom.algorithms.large import Styler, global_pass, styled_region
+from raydom.algorithms.styles import StyleInput, get_method
 from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
 from raydom.images.intensity import (
@@ -35,7 +36,7 @@ from raydom.images.intensity import (
     image_statistics,
     to_fraction,
 )
-from raydom.images.resample import grid_size, resample, source_region
+from raydom.images.resample import resample, source_region
 from raydom.images.tiles import read_region, reflected
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.models import open_model
@@ -60,9 +61,11 @@ class BlockInput:
     """What was read for a block, as fractions of the legal range, on the model's grid."""
 
     pixels: np.ndarray
-    """float32 (c, h, w) of ``inner``."""
+    """float32 (c, h, w) of ``seen``."""
+    seen: Region
+    """The part of the image that was read: ``inner`` and what styling it needs to see around it, model px."""
     inner: Region
-    """The part of the image that was read, model px."""
+    """The part of the image that the network needs, model px."""
     rows: np.ndarray
     columns: np.ndarray
     """Which rows and columns of ``inner`` stand where in what the network sees: padding mirrors them."""
@@ -98,11 +101,9 @@ class Predictor:
         if job.model is not None:
             model = open_model(job.model, self.images)
             self.spec, self.network = model.spec, model.load().to(self.device)
-        self.method = get_method(job.style.method)
-        self._style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
-        self._prepared: dict[float, Apply] = {}
-        self._match = get_method("none" if job.style.style is None else "meanstd").prepare(self._style, job.style)
-        self._overview: tuple[str, np.ndarray] | None = None
+        style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
+        self.styler = Styler(get_method(job.style.method), style, job.style)
+        self._passed: tuple[str, dict[str, np.ndarray]] | None = None
         self.image = functools.lru_cache(maxsize=OPEN_IMAGES)(self.images.__getitem__)
         self._output = functools.lru_cache(maxsize=OPEN_IMAGES)(
             lambda uri, path: zarr_images.open_array(uri, path, mode="r+")
@@ -112,9 +113,8 @@ class Predictor:
         """What the network sees of a region, on the output's grid: (c, h, w) pixels of the image's dtype."""
         shape, grid = image.spatial_shape, self._grid(image)
         inner = source_region(region, grid, shape)
-        source = source_region(inner, shape, grid)
-        pixels = resample(to_fraction(image.numpy(source), image.statistics), source, inner, shape, grid)
-        styled = self._styled(image, pixels, inner)
+        seen = self.styler.context(inner, grid)
+        styled = self._styled(image, self._read_part(image, seen, grid), seen, inner)
         styled = resample(styled, inner, region, grid, shape)
         return self._to_pixels(styled, image)
 
@@ -134,19 +134,18 @@ class Predictor:
             read = read_region(core, halo, self.spec.total_stride, grid)
         rows, columns = (reflected(read.start[axis], read.stop[axis], grid[axis]) for axis in (0, 1))
         inner = Region((int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1))
-        source = source_region(inner, shape, grid)
-        fractions = to_fraction(image.numpy(source), image.statistics)
-        pixels = resample(fractions, source, inner, shape, grid)
-        return BlockInput(pixels, inner, rows - inner.start[0], columns - inner.start[1], read, core)
+        seen = self.styler.context(inner, grid)
+        pixels = self._read_part(image, seen, grid)
+        return BlockInput(pixels, seen, inner, rows - inner.start[0], columns - inner.start[1], read, core)
 
     @torch.inference_mode(False)
     def compute(self, task: Task, inputs: Any) -> Any:
         if task.kind in ("pyramid", "finish"):
             return inputs
         if task.kind == "overview":
-            return self._make_overview(inputs)
+            return self._make_global_pass(inputs)
         image = self.image(task.block.image_id)
-        styled = self._styled(image, inputs.pixels, inputs.inner)
+        styled = self._styled(image, inputs.pixels, inputs.seen, inputs.inner)
         if self.network is None or self.spec is None:
             if not np.isfinite(styled).all():
                 raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
@@ -179,7 +178,7 @@ class Predictor:
             return {"record": self._finish(outputs, task)}
         if task.kind == "overview":
             sink = io.BytesIO()
-            np.save(sink, outputs)
+            np.savez(sink, **outputs)
             record = self.image(task.block.image_id).record
             uri = self.job.folder.overview_uri(record.image_id, record.sha256)
             files.write_bytes_atomic(uri, sink.getvalue())
@@ -420,56 +419,53 @@ class Predictor:
     def _grid(self, image: Image) -> tuple[int, ...]:
         return model_shape(image.spatial_shape, self.job.scale_of(image.record, self.spec))
 
-    def _apply(self, method: Apply, image: Image, pixels: np.ndarray) -> np.ndarray:
-        statistics = fraction_statistics(image.statistics, np.dtype(image.record.dtype))
-        content = StyleInput(torch.from_numpy(pixels)[None].to(self.device), statistics)
+    def _generator(self, image: Image) -> torch.Generator:
         seed = hashlib.sha256(f"{self.job.style.seed}:{image.image_id}".encode()).digest()[:7]
-        generator = torch.Generator().manual_seed(int.from_bytes(seed, "big"))
-        return method(content, generator)[0].float().cpu().numpy()
+        return torch.Generator().manual_seed(int.from_bytes(seed, "big"))
 
-    def _styled(self, image: Image, pixels: np.ndarray, inner: Region) -> np.ndarray:
-        """The stylised pixels of a region, from global statistics only: the same whatever the cut."""
-        if self.method.pointwise:
-            return self._apply(self._prepare(1.0), image, pixels)
-        grid = self._grid(image)
-        overview = self._overview_of(image)
-        small = overview.shape[1:]
-        source = source_region(inner, small, grid)
-        styled = resample(overview[(slice(None), *source.slices)], source, inner, small, grid)
-        # A smaller overview has no fine detail; it holds what the style changes in the matched image.
-        return styled if small == grid else styled + self._apply(self._match, image, pixels)
+    def _statistics(self, image: Image) -> ImageStatistics:
+        return fraction_statistics(image.statistics, np.dtype(image.record.dtype))
 
-    def _overview_of(self, image: Image) -> np.ndarray:
-        if self._overview is None or self._overview[0] != image.image_id:
+    def _styled(self, image: Image, pixels: np.ndarray, seen: Region, inner: Region) -> np.ndarray:
+        """The stylised pixels of ``inner``, from ``seen`` and what is known of the whole image: as in any other cut."""
+        content = StyleInput(torch.from_numpy(pixels)[None].to(self.device), self._statistics(image))
+        generator = self._generator(image)
+        if self.styler.method.pointwise:
+            return self.styler.at(1.0)(content, generator)[0].float().cpu().numpy()
+        passed = self._global_pass_of(image)
+        return styled_region(self.styler, passed, content, seen, inner, self._grid(image), generator)
+
+    def _global_pass_of(self, image: Image) -> dict[str, np.ndarray]:
+        if self._passed is None or self._passed[0] != image.image_id:
             uri = self.job.folder.overview_uri(image.image_id, image.record.sha256)
             try:
-                overview = np.load(io.BytesIO(files.read_bytes(uri)))
+                with np.load(io.BytesIO(files.read_bytes(uri))) as stored:
+                    passed = {name: stored[name] for name in stored.files}
             except FileNotFoundError:  # an image of one block has none
-                overview = self._make_overview(image)
-            except (ValueError, EOFError) as error:
-                logger.warning("%s: this overview is damaged and is made again (%s).", uri, error)
-                overview = self._make_overview(image)
-            self._overview = (image.image_id, overview)
-        return self._overview[1]
+                passed = self._make_global_pass(image)
+            except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+                logger.warning("%s: this global pass is damaged and is made again (%s).", uri, error)
+                passed = self._make_global_pass(image)
+            self._passed = (image.image_id, passed)
+        return self._passed[1]
 
-    def _make_overview(self, image: Image) -> np.ndarray:
-        """The whole image stylised, float32 (c, h, w); of an image above the overview's size, what the style changes
-        there in the image matched by mean and deviation."""
+    def _make_global_pass(self, image: Image) -> dict[str, np.ndarray]:
+        """What blocks must know of the whole image."""
         grid = self._grid(image)
-        factor = min(1.0, self.job.style.overview_px / max(grid))
-        small = tuple(grid_size(size, factor) for size in grid)
-        pixels = self._read_resampled(image, small)
-        styled = self._apply(self._prepare(factor), image, pixels)
-        return styled if small == grid else styled - self._apply(self._match, image, pixels)
 
-    def _prepare(self, scale: float) -> Apply:
-        """The method prepared for the style image at a scale: structures shrink with the overview's."""
-        if scale not in self._prepared:
-            self._prepared[scale] = self.method.prepare(shrunk(self._style, scale), self.job.style)
-        return self._prepared[scale]
+        def read(region: Region, at: tuple[int, ...]) -> np.ndarray:
+            return self._read_part(image, region, grid) if at == grid else self._read_resampled(image, region, at)
 
-    def _read_resampled(self, image: Image, shape: tuple[int, ...]) -> np.ndarray:
-        """A whole image at another size, read band by band from the smallest level that is no smaller."""
+        return global_pass(self.styler, self._statistics(image), read, grid, self.device, self._generator(image))
+
+    def _read_part(self, image: Image, region: Region, grid: tuple[int, ...]) -> np.ndarray:
+        """A region of the image resampled to ``grid``, as fractions."""
+        shape = image.spatial_shape
+        source = source_region(region, shape, grid)
+        return resample(to_fraction(image.numpy(source), image.statistics), source, region, shape, grid)
+
+    def _read_resampled(self, image: Image, region: Region, shape: tuple[int, ...]) -> np.ndarray:
+        """A region of the image at another size, read band by band from the smallest level that is no smaller."""
         level = 0
         while (
             level + 1 < image.num_levels
@@ -478,8 +474,8 @@ class Predictor:
             level += 1
         have = image.level_shape(level)
         bands = []
-        for top in range(0, shape[0], BAND_PX):
-            band = Region((top, 0), (min(top + BAND_PX, shape[0]), shape[1]))
+        for top in range(region.start[0], region.stop[0], BAND_PX):
+            band = Region((top, region.start[1]), (min(top + BAND_PX, region.stop[0]), region.stop[1]))
             source = source_region(band, have, shape)
             fractions = to_fraction(image.numpy(source, level), image.statistics)
             bands.append(resample(fractions, source, band, have, shape))

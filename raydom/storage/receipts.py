@@ -225,7 +225,7 @@ class RunFolder:
 
     def overview_uri(self, image_id: str, content: str) -> str:
         """Where the overview of an image of some content is kept between the global pass and the blocks."""
-        return files.join(self.uri, "overviews", _hashed(image_id, content) + ".npy")
+        return files.join(self.uri, "overviews", _hashed(image_id, content) + ".npz")
 
     def forget_parts(self) -> None:
         """Remove what is only kept between the stages of a run."""

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 from skimage.filters import gaussian
 
-from raydom.algorithms.styles import stylize
+from raydom.algorithms.arrays import stylize
 from raydom.images.intensity import image_statistics
 from raydom.networks.features import load_features
 

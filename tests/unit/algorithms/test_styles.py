@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import raydom
-from raydom.algorithms.styles import METHODS, StyleInput, get_method, methods, style_config, stylize
+from raydom.algorithms.arrays import stylize
+from raydom.algorithms.styles import METHODS, StyleInput, get_method, methods, style_config
 from raydom.config import METHODS as METHODS_OF_CONFIG
 from raydom.config import StyleConfig
 from raydom.errors import ConfigError, DataError
@@ -151,7 +152,8 @@ def test_a_large_image_keeps_its_fine_detail_and_takes_the_look_of_its_overview(
     detail, matched_detail = (np.diff(x.astype(float), axis=0) for x in (result, matched))
     assert np.corrcoef(detail.ravel(), matched_detail.ravel())[0, 1] > 0.9
     assert not np.array_equal(result, matched)
-    assert np.array_equal(stylize(image, style, **options | {"steps": 0}), matched)
+    without = stylize(image, style, **options | {"steps": 0}).astype(int)
+    assert np.abs(without - matched).max() <= 1
 
 
 def test_requests_that_make_no_sense_are_refused(nst: dict) -> None:

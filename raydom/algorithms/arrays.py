@@ -1,0 +1,115 @@
+"""``stylize`` on plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from raydom.algorithms.large import Styler, global_pass, styled_region
+from raydom.algorithms.styles import StyleInput, get_method, style_config, with_features
+from raydom.errors import ConfigError
+from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, to_fraction
+from raydom.images.resample import resample
+from raydom.images.tiles import cut_blocks
+from raydom.types import ImageStatistics, Region
+
+PART_PX = 1024
+"""Side of the parts in which an image larger than the overview is refined, px."""
+
+
+def stylize(
+    image: np.ndarray,
+    style: np.ndarray,
+    method: str = "nst",
+    *,
+    channel_axis: int | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> np.ndarray:
+    """Make an image look like a style image.
+
+    Args:
+        image: (h, w), or three axes of which one is channels. Any size; any integer, bool or floating dtype.
+        style: Likewise, of any size, with as many channels. Its dtype may be another.
+        method: One of ``methods()``, or ``package.module:function``.
+        channel_axis: Which axis of three is channels. Default: the last.
+        device: Torch device to compute on.
+        options: Fields of ``raydom.config.StyleOptions``, such as ``features="squeezenet1_1"``, ``weights`` and
+            ``overview_px``, and of the method's own configuration (``NstConfig`` for nst), such as ``steps``.
+
+    Returns:
+        An array of the image's shape and dtype. Intensities are those of the style, as fractions of the legal range;
+        floating point images outside 0..1 take the scale of a floating point style, else their own.
+
+    Raises:
+        ConfigError: For an unknown method or option, arrays that are no images or hold NaN, or channels that differ.
+    """
+    chosen = get_method(method)
+    config = with_features(style_config(method, options))
+    content_cyx, axis = _channels_first(image, channel_axis, "image")
+    style_cyx, _ = _channels_first(style, channel_axis, "style")
+    if len(content_cyx) != len(style_cyx):
+        raise ConfigError(
+            f"the image has {len(content_cyx)} channels (shape {image.shape}) and the style {len(style_cyx)} (shape "
+            f"{style.shape}); give a style with as many channels, convert one of them, or set channel_axis."
+        )
+    if method == "none":
+        return image.copy()
+    content_statistics, style_statistics = image_statistics(content_cyx), image_statistics(style_cyx)
+    content = _style_input(content_cyx, content_statistics, device)
+    styler = Styler(chosen, _style_input(style_cyx, style_statistics, device), config)
+    generator = torch.Generator().manual_seed(config.seed)
+    if chosen.pointwise:
+        result = styler.at(1.0)(content, generator)[0].cpu().numpy()
+    else:
+        result = _in_parts(styler, content, generator)
+    both_float = content_cyx.dtype.kind == style_cyx.dtype.kind == "f"
+    units = style_statistics if both_float else content_statistics
+    pixels = from_fraction(result, content_cyx.dtype, units)
+    return pixels[0] if axis is None else np.moveaxis(pixels, 0, axis)
+
+
+def _in_parts(styler: Styler, content: StyleInput, generator: torch.Generator) -> np.ndarray:
+    """The stylised image (c, h, w), as the block engine makes it."""
+    pixels, (_, statistics) = content.pixels[0], content.each()[0]
+    shape = tuple(pixels.shape[1:])
+
+    def read(region: Region, at: tuple[int, ...]) -> np.ndarray:
+        image = pixels.cpu().numpy()
+        return resample(image, Region.whole(shape), region, shape, at)
+
+    passed = global_pass(styler, statistics, read, shape, pixels.device, generator)
+    result = np.empty(tuple(pixels.shape), np.float32)
+    for block in cut_blocks("", shape, PART_PX):
+        seen = styler.context(block.write, shape)
+        part = StyleInput(content.pixels[:, :, seen.slices[0], seen.slices[1]], statistics)
+        result[(slice(None), *block.write.slices)] = styled_region(
+            styler, passed, part, seen, block.write, shape, generator
+        )
+    return result
+
+
+def _channels_first(image: np.ndarray, channel_axis: int | None, what: str) -> tuple[np.ndarray, int | None]:
+    """The image as (c, h, w), and where its channels were; None if it had no such axis."""
+    if image.ndim not in (2, 3) or image.dtype.kind not in "buif" or 0 in image.shape:
+        raise ConfigError(
+            f"{what} must be an array (h, w) or of three axes, one of them channels, of an integer, bool or floating "
+            f"dtype, and not empty; got shape {image.shape}, dtype {image.dtype}."
+        )
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ConfigError(
+            f"{what} holds NaN or infinity in {int((~np.isfinite(image)).sum())} values; replace them first."
+        )
+    if image.ndim == 2:
+        return image[None], None
+    axis = -1 if channel_axis is None else channel_axis
+    if not -3 <= axis < 3:
+        raise ConfigError(f"channel_axis must be between -3 and 2; got {axis} for an {what} of shape {image.shape}.")
+    return np.moveaxis(image, axis, 0), axis
+
+
+def _style_input(pixels: np.ndarray, statistics: ImageStatistics, device: str) -> StyleInput:
+    fractions = torch.from_numpy(np.ascontiguousarray(to_fraction(pixels, statistics))).to(device)
+    return StyleInput(fractions[None], fraction_statistics(statistics, pixels.dtype))
