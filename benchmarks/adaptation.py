@@ -42,15 +42,14 @@ class Domain:
     labels: str
     train: tuple[str, ...]
     """As a source, or for the ceiling as a target."""
-    style: str
-    """File of the style image, as a source; used for nothing else."""
+    styles: tuple[str, ...]
+    """Files of style images, as a source; used for nothing else."""
     score: tuple[str, ...]
     """Scored, as a target; never trained on."""
     pixel_size_um: float
     """The retina's are relative: CHASE has DRIVE's vessel width when shrunk by 0.58."""
     invert: bool = False
     mask: str | None = None
-    suffix: str = ""
 
 
 def _stems(*numbers: int) -> tuple[str, ...]:
@@ -59,21 +58,59 @@ def _stems(*numbers: int) -> tuple[str, ...]:
 
 DOMAINS = {
     "drive": Domain(
-        "retina_drive/images", "retina_drive/labels", _stems(*range(21, 29)), "retina_drive/images/29.tif",
+        "retina_drive/images", "retina_drive/labels", _stems(*range(22, 29)),
+        ("retina_drive/images/29.tif", "retina_drive/images/21.tif"),
         _stems(30, 31, 32), 1.0, mask="retina_drive/fov_masks",
     ),
     "chase": Domain(
         "retina_chase_db1/images", "retina_chase_db1/labels",
-        ("01L", "01R", "02L", "02R", "03L", "03R"), "retina_chase_db1/images/04L.jpg",
+        ("01L", "01R", "02L", "02R", "03L", "03R"),
+        ("retina_chase_db1/images/04L.jpg", "retina_chase_db1/images/04R.jpg"),
         ("05L", "06L", "06R", "07L", "07R"), 0.58,  # 03L, 04L and 05R chose the defaults of nst
     ),
     "isbi": Domain(
-        "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(12)), "isbi2012_em/images/13.png",
+        "isbi2012_em/images", "isbi2012_em/labels", _stems(*range(12)),
+        ("isbi2012_em/images/13.png", "isbi2012_em/images/14.png"),
         _stems(*range(15, 20)), 0.004, invert=True,
     ),
     "vnc": Domain(
-        "vnc_sstem/images", "vnc_sstem/labels_membrane", _stems(*range(5)), "vnc_sstem/images/05.tif",
+        "vnc_sstem/images", "vnc_sstem/labels_membrane", _stems(*range(5)),
+        ("vnc_sstem/images/05.tif", "vnc_sstem/images/06.tif"),
         _stems(7, 8, 9), 0.0046,
+    ),
+    "fluorescence": Domain(
+        "dsb2018_nuclei/images", "dsb2018_nuclei/labels",
+        tuple(
+            f"fluorescence_{name}"
+            for name in (
+                "06350c7cc618", "1400420310c9", "1f0008060150", "29780b28e6a7", "2abc40c118bc", "30311520606e",
+                "3477024fd843", "3b75fc03a1d1", "3ca8181367fc", "43cf6b2ec0b0", "57b49733c5a3", "608ff81c8a0c",
+                "61dc249314d7", "66612c188d73", "6fe2df6de1d9", "77ceeb87f560", "797945873ca2", "79dfcbc9361e",
+            )
+        ),
+        tuple(f"dsb2018_nuclei/images/fluorescence_{name}.png" for name in ("7af09f98ec29", "866a8cba7bfe")),
+        (), 1.0,
+    ),
+    "purple": Domain(
+        "dsb2018_nuclei/images", "dsb2018_nuclei/labels",
+        tuple(
+            f"histology_purple_{name}"
+            for name in ("00ae65c1c663", "13f2bec0a24c", "4ca5081854df", "57bd029b19c1", "6d327ab4f0e3", "709e094e3962")
+        ),
+        ("dsb2018_nuclei/images/histology_purple_8f27ebc74164.png",),
+        tuple(
+            f"histology_purple_{name}"
+            for name in ("a08166d91d2c", "a31deaf0ac27", "af576e8ec3a8", "cbca32daaae3", "e414b54f2036", "eb1df8ed879d")
+        ),
+        1.0,
+    ),
+    "t98g-a": Domain(
+        "phase_contrast_t98g/A_spread/images", "phase_contrast_t98g/A_spread/labels", ("set02", "set07", "set11"),
+        tuple(f"phase_contrast_t98g/A_spread/images/{name}.tif" for name in ("set17", "set26")), (), 1.0,
+    ),
+    "t98g-b": Domain(
+        "phase_contrast_t98g/B_elongated/images", "phase_contrast_t98g/B_elongated/labels", ("set14", "set20"),
+        (), ("set34", "set42"), 1.0,
     ),
 }  # fmt: skip
 PAIRS = {
@@ -81,6 +118,8 @@ PAIRS = {
     "chase-drive": ("chase", "drive"),
     "isbi-vnc": ("isbi", "vnc"),
     "vnc-isbi": ("vnc", "isbi"),
+    "fluorescence-purple": ("fluorescence", "purple"),
+    "t98g": ("t98g-a", "t98g-b"),
 }
 
 
@@ -129,11 +168,10 @@ def model_of(name: str, seed: int, steps: int, intensity: bool, data: Path, out:
 
 
 def rows_of(
-    pair: str, seed: int, steps: int, intensity: bool, nsts: dict[str, StyleOptions], data: Path, out: Path
+    pair: str, seed: int, steps: int, intensity: bool, num_styles: int, options: StyleOptions, data: Path, out: Path
 ) -> list[dict[str, Any]]:
     """The rows of one pair, seed and training: the source model with every method, and the ceiling unadapted."""
     source, target = PAIRS[pair]
-    style = (str(data / DOMAINS[source].style),)
     model = model_of(source, seed, steps, intensity, data, out)
     where = out / "comparisons" / Path(model).name
 
@@ -149,13 +187,12 @@ def rows_of(
         compare(config)
         return pq.read_table(f"{config.out}/comparison.parquet").to_pylist()
 
-    rows = table("methods", model=(model,), style=style, methods=("none", "meanstd", "histogram", "reinhard"))
-    for label, nst in nsts.items():
-        found = table(label.replace(" ", "-"), model=(model,), style=style, methods=("nst",), options=nst)
-        rows += [row | {"method": label} for row in found if row["method"] == "nst"]
+    styles = tuple(str(data / style) for style in DOMAINS[source].styles[:num_styles])
+    rows = table(f"methods-{num_styles}", model=(model,), style=styles, options=options, skip_unavailable=True)
     ceiling = model_of(target, seed, steps, True, data, out)
     rows += [row | {"method": "trained on the target"} for row in table("ceiling", model=(ceiling,), methods=("none",))]
-    return [{"pair": pair, "seed": seed, "steps": steps, "intensity": intensity} | row for row in rows]
+    key = {"pair": pair, "seed": seed, "steps": steps, "intensity": intensity, "features": str(options.features)}
+    return [key | row for row in rows]
 
 
 def main() -> int:
@@ -165,21 +202,22 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--plain", action="store_true", help="train the source models without intensity augmentation")
+    parser.add_argument("--styles", type=int, default=1, help="style images of the source to try")
+    parser.add_argument("--features", default="squeezenet1_1")
     options = parser.parse_args()
     data = Path(os.environ["RAYDOM_DATA"])
     weights = str(next(Path(os.environ["RAYDOM_WEIGHTS"]).glob("squeezenet1_1*.safetensors")))
-    nsts = {
-        "nst": StyleOptions(features="squeezenet1_1", weights=weights),
-    }
+    style = StyleOptions(features=options.features, weights=weights if options.features == "squeezenet1_1" else None)
     path = options.out / "adaptation.parquet"
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     with ray_session(RUN):
         for seed in options.seeds:
             for pair in options.pairs:
                 key = {"pair": pair, "seed": seed, "steps": options.steps, "intensity": not options.plain}
+                key["features"] = options.features
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                rows += rows_of(pair, seed, options.steps, not options.plain, nsts, data, options.out)
+                rows += rows_of(pair, seed, options.steps, not options.plain, options.styles, style, data, options.out)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(pa.Table.from_pylist(rows), path)
     show_table(pa.Table.from_pylist(rows).drop_columns(["note", "model"]), digits=3)
