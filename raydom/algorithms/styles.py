@@ -141,6 +141,18 @@ def weights_digest(config: StyleConfig) -> str | None:
     return feature_network(str(config.features), config.weights, "cpu").digest()
 
 
+def floats_per_px(config: StyleConfig) -> float:
+    """About how many numbers a pixel costs in memory while a method computes; 0 where that is little or not known."""
+    if config.method not in USES_FEATURES:
+        return 0.0
+    config = with_features(config)
+    network = feature_network(str(config.features), config.weights, "cpu")
+    own = config.nst.settings()
+    layers = (*own.style_layers, *own.content_layers)
+    chosen = layers or (*network.default_style_layers, *network.default_content_layers)
+    return network.floats_per_px(chosen if config.method == "nst" else network.layers)
+
+
 def methods() -> tuple[str, ...]:
     """Names of the methods that come with raydom."""
     return tuple(METHODS)

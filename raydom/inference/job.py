@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raydom.algorithms.styles import StyleInput, get_method, weights_digest, with_features
+from raydom.algorithms.styles import StyleInput, floats_per_px, get_method, weights_digest, with_features
 from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
@@ -286,10 +286,23 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
         allowed = machine_memory_gib() / workers
     images = job.chosen_images()
     spec = open_model(job.model, images).spec if job.model is not None else None
+    style_floats = floats_per_px(job.style)
     for image in images:
-        needed = _block_gib(job, spec, image, job.blocks.block_size)
+        overview_px = min(
+            job.style.overview_px**2, math.prod(model_shape(image.spatial_shape, job.scale_of(image.record, spec)))
+        )
+        needed = overview_px * style_floats * 4 / 2**30
         if needed > allowed:
-            fitting = [n for n in range(16, job.blocks.block_size, 16) if _block_gib(job, spec, image, n) <= allowed]
+            raise ConfigError(
+                f"{image.image_id}: {job.style.method} on an overview of {job.style.overview_px} px needs about "
+                f"{needed:.2g} GiB and a worker may use {allowed:.2g} GiB. Choose --overview-px "
+                f"{int(job.style.overview_px * (allowed / needed) ** 0.5)} or less, or allow more with --memory-gib or "
+                "fewer --workers."
+            )
+        needed = _block_gib(job, spec, image, job.blocks.block_size, style_floats)
+        if needed > allowed:
+            gib = functools.partial(_block_gib, job, spec, image, style_floats=style_floats)
+            fitting = [n for n in range(16, job.blocks.block_size, 16) if gib(n) <= allowed]
             remedy = f"Choose --block-size {fitting[-1]} or less" if fitting else "No block size is small enough here"
             raise ConfigError(
                 f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
@@ -305,7 +318,7 @@ def machine_memory_gib() -> float:
     return min(total, int(told) if told.isdigit() else total) / 2**30
 
 
-def _block_gib(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int) -> float:
+def _block_gib(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int, style_floats: float) -> float:
     """About what a worker holds of a block at its peak, GiB, with the neighbours that it reads and writes."""
     scale = job.scale_of(image.record, spec)
     halo = 0 if spec is None else job.blocks.halo or spec.receptive_field_px
@@ -313,6 +326,8 @@ def _block_gib(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: 
     floats = COPIES_OF_PIXELS * image.num_channels
     if spec is not None:
         floats += ACTIVATIONS_PER_CHANNEL * spec.unet.base_channels
+    if max(model_shape(image.spatial_shape, scale)) > job.style.overview_px:  # else blocks are cut out of the overview
+        floats += round(style_floats)
     return math.prod(sides) * floats * 4 / 2**30
 
 
