@@ -1,16 +1,22 @@
 """Neural style transfer: the image with the content's features and the style's feature correlations.
 
 Source: Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks" (CVPR; preprint
-arXiv:1508.06576), with the sums of the paper. Their Gram matrix F F^T is divided here by its number of positions M,
-and so is the loss of it: the same number when content and style have one size, and still comparable when they do not.
-The optimiser sees intensities at which 0..1 is what a viewer would show (see ``DisplayRange``).
+arXiv:1508.06576). Their Gram matrix F F^T is divided here by its number of positions M, and so is the loss of it: the
+same number when content and style have one size, and still comparable when they do not. The losses come in three
+published forms, named as in ``NstSettings.loss``: the sums of that paper, the means of its published code, and those of
+Neishabouri. The optimiser sees intensities at which 0..1 is what a viewer would show (see ``DisplayRange``).
+
+A large image is optimised block by block as it would be as a whole (``survey`` and ``replay``): the style loss reaches
+a pixel only through its slope along the Gram matrices of the whole image, and Adam treats each pixel on its own. So the
+slopes of every step are recorded once, on windows that stand for the image, and all blocks follow them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +28,8 @@ from raydom.types import ImageStatistics
 
 REFERENCE_PX = 512
 """Side of the image for which the content weight is stated, px: the size of the paper's images."""
+HALO_MARGIN_PX = 16
+"""How much further than the receptive field blocks look."""
 
 
 # ---------------------------------------------------------------------------------------------------------- losses
@@ -33,23 +41,53 @@ def gram_matrix(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
     return flat @ flat.mT / flat.shape[2]
 
 
-def content_loss(features: Float[Tensor, "n c h w"], target: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Half the squared distance of features, summed over one image and layer (the paper's eq. 1)."""
-    return 0.5 * (features - target).square().sum(dim=(1, 2, 3))
+def content_loss(
+    features: Float[Tensor, "n c h w"], target: Float[Tensor, "n c h w"], form: str = "sums"
+) -> Float[Tensor, " n"]:
+    """Squared distance of one layer's features.
+
+    Args:
+        features: Of each image.
+        target: Of its content.
+        form: sums for half the sum over an image (Gatys et al., eq. 1); notebook or means for the mean over all
+            elements (Neishabouri, eq. 1).
+    """
+    squares = (features - target).square()
+    return 0.5 * squares.sum(dim=(1, 2, 3)) if form == "sums" else squares.mean(dim=(1, 2, 3))
 
 
 def style_loss(
-    grams: Mapping[str, Float[Tensor, "n _ _"]], targets: Mapping[str, Float[Tensor, "m _ _"]]
+    grams: Mapping[str, Float[Tensor, "n _ _"]], targets: Mapping[str, Float[Tensor, "m _ _"]], form: str = "sums"
 ) -> Float[Tensor, " n"]:
-    """Squared distance of Gram matrices over 4 C^2, averaged over the layers of ``targets``.
+    """Squared distance of Gram matrices, over the layers of ``targets``.
 
-    With Gram matrices divided by M, this is the paper's sum over 4 C^2 M^2 (eq. 4) with w_l = 1 / number of layers.
+    With C channels, and Gram matrices divided by M, a layer costs
+
+    - sums: the sum over 4 C^2, which is the paper's eq. 4, over 4 C^2 M^2 of undivided matrices; then the mean of the
+      layers (w_l = 1 / number of layers);
+    - notebook: the mean over C x C, over C^2 once more (the weights 1000 / C^2 without their 1000); then the sum;
+    - means: the mean over C x C, which is Neishabouri's eq. 4, over C^2 M^2 of undivided matrices; then the sum.
     """
-    layers = [
-        (grams[layer] - target).square().sum(dim=(1, 2)) / (4 * target.shape[1] ** 2)
-        for layer, target in targets.items()
-    ]
-    return torch.stack(layers).mean(dim=0)
+    layers = []
+    for layer, target in targets.items():
+        squares, channels = (grams[layer] - target).square(), target.shape[1]
+        if form == "sums":
+            layers.append(squares.sum(dim=(1, 2)) / (4 * channels**2 * len(targets)))
+        else:
+            layers.append(squares.mean(dim=(1, 2)) / (channels**2 if form == "notebook" else 1))
+    return torch.stack(layers).sum(dim=0)
+
+
+def _content_weights(targets: StyleTargets, shape: Sequence[int]) -> dict[str, float]:
+    """What the content loss of each layer is multiplied with, for images of this height and width, px.
+
+    A sum over pixels grows with the image and the style loss does not, so the content weight of the form sums is stated
+    for 512 x 512 px and scaled; its layers are averaged. In the other forms it is each layer's.
+    """
+    weight, num_layers = targets.content_weight, len(targets.content_layers)
+    if targets.form == "sums":
+        weight *= REFERENCE_PX**2 / (shape[0] * shape[1] * num_layers)
+    return dict.fromkeys(targets.content_layers, weight)
 
 
 # ----------------------------------------------------------------------------------------------------- intensities
@@ -111,6 +149,28 @@ class StyleTargets:
     content_layers: tuple[str, ...]
     content_weight: float
     style_weight: float
+    form: str = "sums"
+    """Which published form the losses have."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers that are looked at."""
+        return tuple(dict.fromkeys((*self.grams, *self.content_layers)))
+
+    @property
+    def stride_px(self) -> int:
+        """Blocks that begin at multiples of this have the feature positions of their image."""
+        return self.network.geometry(self.layers)[0]
+
+    @property
+    def halo_px(self) -> int:
+        """Context that blocks need to come out as in their image, within a tolerance; a multiple of ``stride_px``.
+
+        In one step, a pixel is moved by features that look as far as the receptive field; over many steps influence
+        goes further but fades, which the margin covers.
+        """
+        stride, receptive_field = self.network.geometry(self.layers)
+        return -(-(receptive_field - 1 + HALO_MARGIN_PX) // stride) * stride
 
 
 def style_targets(
@@ -136,38 +196,40 @@ def style_targets(
     with torch.no_grad():
         inputs = network.as_inputs(view(style))
         grams = {layer: gram_matrix(features) for layer, features in network(inputs, style_layers).items()}
-        style_weight = config.style_weight
-        if style_weight is None:
-            features = network(inputs, content_layers)
-            style_weight = config.style_ratio * _balance(grams, features, style.shape[2:])
-    return StyleTargets(network, view, grams, tuple(content_layers), config.content_weight, style_weight)
+        targets = StyleTargets(
+            network, view, grams, tuple(content_layers), config.content_weight, config.style_weight or 0.0, config.loss
+        )
+        if config.style_weight is not None:
+            return targets
+        balance = _balance(targets, network(inputs, content_layers), style.shape[2:])
+    return replace(targets, style_weight=config.style_ratio * balance)
 
 
 def losses(
     image: Float[Tensor, "n c h w"], content_features: Mapping[str, Tensor], targets: StyleTargets
 ) -> Float[Tensor, " n"]:
-    """The paper's total loss of each image: alpha * content + beta * style.
+    """The total loss of each image: alpha * content + beta * style, in the form of ``targets``.
 
-    The content loss is a sum over pixels and the style loss is not, so alpha is stated for an image of 512 x 512 px and
-    scaled by 512^2 / (h w): the balance does not depend on the size. With several content layers, their mean. Where one
-    image makes several network inputs (its channels), their mean.
+    Where one image makes several network inputs (its channels), their mean.
 
     Args:
         image: Stretched.
         content_features: ``content_targets`` of the content.
         targets: Of the style.
     """
-    n, _, height, width = image.shape
+    n, _, *shape = image.shape
     inputs = targets.network.as_inputs(targets.view(image))
-    features = targets.network(inputs, (*targets.grams, *targets.content_layers))
-    content = torch.stack([content_loss(features[layer], target) for layer, target in content_features.items()])
+    features = targets.network(inputs, targets.layers)
     repeats = len(inputs) // len(next(iter(targets.grams.values())))
     style = style_loss(
         {layer: gram_matrix(features[layer]) for layer in targets.grams},
         {layer: gram.repeat(repeats, 1, 1) for layer, gram in targets.grams.items()},
+        targets.form,
     )
-    alpha = targets.content_weight * REFERENCE_PX**2 / (height * width)
-    return (alpha * content.mean(dim=0) + targets.style_weight * style).reshape(n, -1).mean(dim=1)
+    total = targets.style_weight * style
+    for layer, weight in _content_weights(targets, shape).items():
+        total = total + weight * content_loss(features[layer], content_features[layer], targets.form)
+    return total.reshape(n, -1).mean(dim=1)
 
 
 def content_targets(content: Float[Tensor, "n c h w"], targets: StyleTargets) -> dict[str, Tensor]:
@@ -206,7 +268,7 @@ def transfer(
     with torch.no_grad():
         first = losses(start, content_features, targets)
     scale = torch.where(first > 0, 1 / first, torch.zeros_like(first))
-    image = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    image, adam = _leaf(start, config)
     num_seen = 0
 
     def closure() -> float:
@@ -219,8 +281,23 @@ def transfer(
         num_seen += 1
         return float((loss.detach() * scale).sum())
 
-    if config.steps > 0:
-        _minimise(image, closure, config)
+    if config.optimizer == "adam":
+        for _ in range(config.steps):
+            adam.step(closure)
+    elif config.steps > 0:
+        torch.optim.LBFGS(
+            [image], lr=1.0, max_iter=config.steps, max_eval=2 * config.steps, tolerance_grad=0.0, tolerance_change=0.0
+        ).step(closure)
+    return _check_finite(image, config)
+
+
+def _leaf(start: Tensor, config: NstSettings) -> tuple[Tensor, torch.optim.Adam]:
+    """A copy to optimise, and Adam on it."""
+    image = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    return image, torch.optim.Adam([image], lr=config.learning_rate, eps=1e-12)
+
+
+def _check_finite(image: Tensor, config: NstSettings) -> Tensor:
     result = image.detach()
     if not bool(torch.isfinite(result).all()):
         raise DataError(
@@ -230,23 +307,182 @@ def transfer(
     return result
 
 
-def _minimise(image: Tensor, closure: Callable[[], float], config: NstSettings) -> None:
-    if config.optimizer == "lbfgs":
-        optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
-            [image], lr=1.0, max_iter=config.steps, max_eval=2 * config.steps, tolerance_grad=0.0, tolerance_change=0.0
-        )
-        optimizer.step(closure)
-        return
-    optimizer = torch.optim.Adam([image], lr=config.learning_rate, eps=1e-12)
-    for _ in range(config.steps):
-        optimizer.step(closure)
-
-
-def _balance(grams: Mapping[str, Tensor], features: Mapping[str, Tensor], shape: Sequence[int]) -> float:
+def _balance(targets: StyleTargets, features: Mapping[str, Tensor], shape: Sequence[int]) -> float:
     """The style weight at which a black-box image without features would cost as much in content as in style."""
-    alpha = REFERENCE_PX**2 / (shape[0] * shape[1])
-    content = torch.stack([content_loss(f, torch.zeros_like(f)) for f in features.values()]).mean()
-    style = style_loss({layer: torch.zeros_like(gram) for layer, gram in grams.items()}, grams).mean()
+    content = torch.stack([content_loss(f, torch.zeros_like(f), targets.form).mean() for f in features.values()]).sum()
+    weights = _content_weights(replace(targets, content_weight=1.0), shape)
+    zeros = {layer: torch.zeros_like(gram) for layer, gram in targets.grams.items()}
+    style = style_loss(zeros, targets.grams, targets.form).mean()
     if not float(style) > 0:
         raise ConfigError("the style image has no features at the style layers; choose other layers or another image.")
-    return float(alpha * content / style)
+    return float(next(iter(weights.values())) * content / style)
+
+
+# ---------------------------------------------------------------------------------------- large images, block by block
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What moves a block's pixels in each step as they would move in the whole image.
+
+    All is per pixel of a loss that is 1 at the start, so it depends neither on the size of the image nor on that of a
+    block: the gradient of the loss at features F of a style layer is ``slopes F``, and at features F of a content layer
+    with targets P ``weight (F - P)``.
+    """
+
+    slopes: dict[str, Float[Tensor, "steps m _ _"]]
+    """By style layer: symmetric matrices, for each step and each network input that an image makes."""
+    content: dict[str, float]
+    """By content layer: the weight."""
+
+    @property
+    def num_steps(self) -> int:
+        return len(next(iter(self.slopes.values())))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Plain arrays for storage: upper triangles in float16, over the largest magnitude of each matrix."""
+        arrays: dict[str, np.ndarray] = {"content": np.array(list(self.content.values()))}
+        for layer, slopes in self.slopes.items():
+            rows, columns = torch.triu_indices(*slopes.shape[2:]).to(slopes.device)
+            scale = slopes.abs().amax(dim=(2, 3), keepdim=True)
+            parts = (slopes / scale.clamp(min=torch.finfo(scale.dtype).tiny))[:, :, rows, columns]
+            arrays[f"{layer}.slopes"] = parts.half().cpu().numpy()
+            arrays[f"{layer}.scale"] = scale.flatten(1).cpu().numpy()
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], targets: StyleTargets) -> Survey:
+        """What ``to_arrays`` made for the same targets, on their device.
+
+        Raises:
+            DataError: If it was made for other layers.
+        """
+        slopes = {}
+        for layer, gram in targets.grams.items():
+            channels = gram.shape[1]
+            parts, scale = arrays.get(f"{layer}.slopes"), arrays.get(f"{layer}.scale")
+            triangle = channels * (channels + 1) // 2
+            if parts is None or scale is None or parts.shape != (*scale.shape, triangle) or len(gram) != parts.shape[1]:
+                raise DataError(f"the survey of the image holds no slopes of layer {layer}; make it again.")
+            rows, columns = torch.triu_indices(channels, channels).to(gram.device)
+            values = torch.from_numpy(parts).to(gram) * torch.from_numpy(scale).to(gram)[..., None]
+            whole = gram.new_empty(*values.shape[:2], channels, channels)
+            whole[:, :, rows, columns] = values
+            whole[:, :, columns, rows] = values
+            slopes[layer] = whole
+        content = arrays.get("content", np.empty(0)).tolist()
+        if len(content) != len(targets.content_layers):
+            raise DataError(f"the survey of the image holds {len(content)} content weights; make it again.")
+        return cls(slopes, dict(zip(targets.content_layers, content, strict=True)))
+
+
+def survey(
+    content: Float[Tensor, "n c h w"],
+    start: Float[Tensor, "n c h w"],
+    targets: StyleTargets,
+    config: NstSettings,
+) -> Survey:
+    """Optimise n windows of one image together, as parts of it, and record what the style loss does in each step.
+
+    Their Gram matrices are pooled to one for each layer, their estimate of the whole image's. With the whole image as
+    the only window, this is ``transfer`` with Adam.
+
+    Args:
+        content: Windows of the image at full size, stretched.
+        start: Where they begin.
+        targets: Of the style.
+        config: ``refine_steps`` and learning rate.
+    """
+    content_features = content_targets(content, targets)
+    image, optimizer = _leaf(start, config)
+    pixels = content.shape[2] * content.shape[3]
+    scale, content_slopes = 0.0, dict.fromkeys(targets.content_layers, 0.0)
+    recorded = {layer: gram.new_zeros(config.refine_steps, *gram.shape) for layer, gram in targets.grams.items()}
+    for step in range(config.refine_steps):
+        features = _features(image, targets)
+        style, slopes = _style_slopes(features, targets)
+        if step == 0:
+            first = style
+            for layer, weight in _content_weights(targets, content.shape[2:]).items():
+                seen = features[layer].detach()
+                first += weight * float(content_loss(seen, content_features[layer], targets.form).mean())
+                factor = 1 if targets.form == "sums" else 2 / seen[0].numel()
+                content_slopes[layer] = weight * factor * len(content) / len(seen)
+            scale = pixels / first if first > 0 else 0.0
+            content_slopes = {layer: slope * scale for layer, slope in content_slopes.items()}
+        # Twice, as F is on both sides of F F^T.
+        slopes = {layer: slope * (2 * scale / features[layer][0, 0].numel()) for layer, slope in slopes.items()}
+        for layer, slope in slopes.items():
+            recorded[layer][step] = slope
+        _move(image, optimizer, features, content_features, slopes, content_slopes)
+    _check_finite(image, config)
+    return Survey(recorded, content_slopes)
+
+
+def replay(
+    content: Float[Tensor, "n c h w"],
+    start: Float[Tensor, "n c h w"],
+    targets: StyleTargets,
+    survey: Survey,
+    config: NstSettings,
+) -> Float[Tensor, "n c h w"]:
+    """Optimise blocks of an image as they would be as parts of it: for as many steps as the survey has.
+
+    Args:
+        content: Blocks with context (``targets.halo_px``), stretched, that begin at multiples of ``targets.stride_px``.
+        start: Where they begin.
+        targets: Of the style.
+        survey: Of their image.
+        config: Learning rate.
+
+    Raises:
+        DataError: If the result is not finite.
+    """
+    content_features = content_targets(content, targets)
+    image, optimizer = _leaf(start, config)
+    for step in range(survey.num_steps):
+        slopes = {layer: slopes[step] for layer, slopes in survey.slopes.items()}
+        _move(image, optimizer, _features(image, targets), content_features, slopes, survey.content)
+    return _check_finite(image, config)
+
+
+def _features(image: Float[Tensor, "n c h w"], targets: StyleTargets) -> dict[str, Tensor]:
+    return targets.network(targets.network.as_inputs(targets.view(image)), targets.layers)
+
+
+def _style_slopes(features: Mapping[str, Tensor], targets: StyleTargets) -> tuple[float, dict[str, Tensor]]:
+    """The style loss of all images pooled, and its derivative by each layer's Gram matrices (m, c, c)."""
+    grams = {
+        layer: gram_matrix(features[layer].detach()).unflatten(0, (-1, len(target))).mean(dim=0).requires_grad_()
+        for layer, target in targets.grams.items()
+    }
+    loss = targets.style_weight * style_loss(grams, targets.grams, targets.form).mean()
+    return float(loss.detach()), dict(zip(grams, torch.autograd.grad(loss, list(grams.values())), strict=True))
+
+
+def _move(
+    image: Float[Tensor, "n c h w"],
+    optimizer: torch.optim.Optimizer,
+    features: Mapping[str, Tensor],
+    content_features: Mapping[str, Tensor],
+    slopes: Mapping[str, Float[Tensor, "m _ _"]],
+    content_slopes: Mapping[str, float],
+) -> None:
+    """One step of the optimiser, along gradients that are given at the features."""
+    gradients = []
+    for layer, seen in features.items():
+        gradient = torch.zeros_like(seen)
+        if layer in slopes:
+            gradient += _applied(slopes[layer], seen.detach())
+        if layer in content_slopes:
+            gradient += content_slopes[layer] * (seen.detach() - content_features[layer])
+        gradients.append(gradient)
+    image.grad = None
+    torch.autograd.backward(list(features.values()), gradients)
+    optimizer.step()
+
+
+def _applied(slopes: Float[Tensor, "m c c"], features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """``slopes F`` for the network inputs of each image, with the channels last in memory as the features have them."""
+    rows = features.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, len(slopes)))
+    return (rows @ slopes).reshape(features.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)

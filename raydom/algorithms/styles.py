@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raydom.algorithms import matching
-from raydom.algorithms.nst import DisplayRange, style_targets, transfer
+from raydom.algorithms import matching, nst
+from raydom.algorithms.nst import DisplayRange
 from raydom.algorithms.trained import load_trained
 from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
@@ -180,34 +180,48 @@ def _prepare_matching(function: Callable[..., Tensor]) -> Callable[[StyleInput, 
 _MATCHING = {name: getattr(matching, name) for name in MATCHING}
 
 
-def _prepare_nst(style: StyleInput, config: StyleConfig) -> Apply:
+class _Nst:
     """Gatys' method, from a start image that is in the style's intensities already."""
-    nst = config.nst.settings()
-    init = config.init or nst.init
-    (style_pixels, style_statistics), *_ = style.each()
-    network = feature_network(str(config.features), config.weights, str(style_pixels.device))
-    shown = DisplayRange.of(style_statistics)
-    view = (lambda x: x) if network.sees_display_range else shown.restore
-    targets = style_targets(shown.stretch(style_pixels), network, nst, view)
 
-    def apply(content: StyleInput, generator: torch.Generator) -> Tensor:
+    def __init__(self, style: StyleInput, config: StyleConfig) -> None:
+        self.settings = config.nst.settings()
+        self.init = config.init or self.settings.init
+        style_pixels, self.style_statistics = style.each()[0]
+        network = feature_network(str(config.features), config.weights, str(style_pixels.device))
+        self.shown = DisplayRange.of(self.style_statistics)
+        view = (lambda x: x) if network.sees_display_range else self.shown.restore
+        self.targets = nst.style_targets(self.shown.stretch(style_pixels), network, self.settings, view)
+        self.halo_px, self.stride_px = self.targets.halo_px, self.targets.stride_px
+        self.refine_steps = self.settings.refine_steps
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
+        return self._legal(nst.transfer(*self._stretched(content, generator), self.targets, self.settings))
+
+    def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
+        return nst.survey(*self._stretched(windows, generator), self.targets, self.settings).to_arrays()
+
+    def refine(self, part: StyleInput, survey: Mapping[str, np.ndarray], generator: torch.Generator) -> Tensor:
+        known = nst.Survey.from_arrays(survey, self.targets)
+        return self._legal(nst.replay(*self._stretched(part, generator), self.targets, known, self.settings))
+
+    def _stretched(self, content: StyleInput, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The content and where to begin, as the viewer would show them."""
         for pixels, own in content.each():
-            matching.check_channels(pixels, own, style_statistics)
+            matching.check_channels(pixels, own, self.style_statistics)
         stretched = torch.cat([DisplayRange.of(own).stretch(pixels) for pixels, own in content.each()])
         if content.initial is not None:
-            start = shown.stretch(content.initial)
-        elif init == "content":
-            start = stretched
-        elif init == "noise":
+            return stretched, self.shown.stretch(content.initial)
+        if self.init == "content":
+            return stretched, stretched
+        if self.init == "noise":
             # One noise for all, so that an image does not depend on its neighbours in the batch.
             noise = torch.rand(content.pixels.shape[1:], generator=generator)
-            start = noise.to(stretched).expand_as(stretched)
-        else:
-            matched = [_MATCHING[init](pixels, own, style_statistics) for pixels, own in content.each()]
-            start = shown.stretch(torch.cat(matched))
-        return within_legal_range(shown.restore(transfer(stretched, start, targets, nst)), style_statistics)
+            return stretched, noise.to(stretched).expand_as(stretched)
+        matched = [_MATCHING[self.init](pixels, own, self.style_statistics) for pixels, own in content.each()]
+        return stretched, self.shown.stretch(torch.cat(matched))
 
-    return apply
+    def _legal(self, stretched: Tensor) -> Tensor:
+        return within_legal_range(self.shown.restore(stretched), self.style_statistics)
 
 
 METHODS = {
@@ -216,7 +230,7 @@ METHODS = {
         name: Method(name, _prepare_matching(function), pointwise=True, version=1)
         for name, function in _MATCHING.items()
     },
-    "nst": Method("nst", _prepare_nst, pointwise=False, version=1),
+    "nst": Method("nst", _Nst, pointwise=False, version=1),
 }
 
 USES_FEATURES = ("nst",)

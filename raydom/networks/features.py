@@ -184,6 +184,18 @@ class FeatureNetwork(nn.Module):
                 hook.remove()
         return (2 * sum(sizes) + 6 * max(sizes)) / side**2 + 30
 
+    def geometry(self, layers: Sequence[str]) -> tuple[int, int]:
+        """Stride and receptive field, px, of the deepest of the layers.
+
+        A block that begins at a multiple of the stride has the feature positions of its image, and the features there
+        are the image's but for what looks beyond the block.
+        """
+        stride, receptive_field = 1, 1
+        for kernel, step, _, _ in _windows(self.stages[: self.layer_index[self._deepest(layers)] + 1]):
+            receptive_field += (kernel - 1) * stride
+            stride *= step
+        return stride, receptive_field
+
     def _deepest(self, layers: Sequence[str]) -> str:
         return max(layers, key=self.layers.index)
 
@@ -244,15 +256,22 @@ class EncoderFeatures(FeatureNetwork):
 def _sides(stages: nn.Sequential, size: int) -> list[int]:
     """Sides after each stage for an input side; 0 where a window does not fit."""
     sides = [size]
-    # Convolutions that run side by side (SqueezeNet's fires) keep the size, so taking them in turn is right, too.
+    for kernel, stride, padding, ceil_mode in _windows(stages):
+        room = sides[-1] + 2 * padding - kernel
+        sides.append((room + (stride - 1) * ceil_mode) // stride + 1 if room + (stride - 1) * ceil_mode >= 0 else 0)
+    return sides
+
+
+def _windows(stages: nn.Sequential) -> list[tuple[int, int, int, bool]]:
+    """Kernel, stride, padding and ceil mode of the convolutions and poolings, in order."""
+    # Convolutions that run side by side (SqueezeNet's fires) keep the size, and all but one look at one pixel: taking
+    # them in turn is right, too.
+    found = []
     for module in (part for stage in stages for part in stage.modules()):
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
             kernel, stride, padding = (_first(v) for v in (module.kernel_size, module.stride, module.padding))
-            room = sides[-1] + 2 * padding - kernel
-            up = stride - 1 if isinstance(module, nn.MaxPool2d) and module.ceil_mode else 0
-            out = (room + up) // stride + 1 if room + up >= 0 else 0
-            sides.append(out if isinstance(module, nn.MaxPool2d) or room >= 0 else 0)
-    return sides
+            found.append((kernel, stride, padding, isinstance(module, nn.MaxPool2d) and module.ceil_mode))
+    return found
 
 
 def _first(value: Any) -> int:

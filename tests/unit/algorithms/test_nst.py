@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,15 @@ from torch import Tensor, nn
 from raydom.algorithms.nst import (
     DisplayRange,
     StyleTargets,
+    Survey,
     content_loss,
     content_targets,
     gram_matrix,
     losses,
+    replay,
     style_loss,
     style_targets,
+    survey,
     transfer,
 )
 from raydom.config import NstSettings
@@ -186,6 +190,86 @@ def test_images_smaller_than_the_layers_need_are_refused() -> None:
         transfer(tiny, tiny, targets_of(images(1)), CONFIG)
     with pytest.raises(ConfigError, match="no layer 'relu4_2'; it has fine, coarse"):
         targets_of(images(1), replace(CONFIG, content_layers=("relu4_2",)))
+
+
+# ---------------------------------------------------------------------------------------- large images, block by block
+
+REFINING = NstSettings(steps=15, refine_steps=15, learning_rate=0.02, style_ratio=3.0)
+
+
+@pytest.mark.parametrize("loss", ["sums", "notebook", "means"])
+@pytest.mark.parametrize("channels", [2, 3])
+def test_the_survey_of_a_whole_image_replayed_on_it_is_the_optimisation_itself(loss: str, channels: int) -> None:
+    config = replace(REFINING, loss=loss)
+    content, start, style = (images(1, seed, (25, 30), channels) for seed in range(3))
+    targets = targets_of(style**2, config)
+    expected = transfer(content, start, targets, config)
+    assert float((expected - start).abs().max()) > 0.1
+    # Rounding is all that differs, and Adam enlarges it where a gradient is nearly 0.
+    result = replay(content, start, targets, survey(content, start, targets, config), config)
+    assert float((result - expected).abs().mean()) < 1e-5
+
+
+@pytest.mark.parametrize("block_px", [32, 64])
+def test_blocks_with_their_halo_come_out_as_in_the_whole_image(block_px: int) -> None:
+    content, start, style = (images(1, seed, (128, 128)) for seed in range(3))
+    targets = targets_of(style**2, REFINING)
+    known = survey(content, start, targets, REFINING)
+    expected = replay(content, start, targets, known, REFINING)
+    halo, stride = targets.halo_px, targets.stride_px
+    assert (halo, stride) == (20, 2)  # 5 px are seen by a feature
+    naive, result = torch.empty_like(start), torch.empty_like(start)
+    for top in range(0, 128, block_px):
+        for left in range(0, 128, block_px):
+            core = (..., slice(top, top + block_px), slice(left, left + block_px))
+            above, before = min(top, halo), min(left, halo)
+            seen = (..., slice(top - above, top + block_px + halo), slice(left - before, left + block_px + halo))
+            block = replay(content[seen], start[seen], targets, known, REFINING)
+            result[core] = block[..., above : above + block_px, before : before + block_px]
+            naive[core] = transfer(content[core], start[core], targets, REFINING)
+    assert float((result - expected).abs().mean()) < 1e-5
+    assert float((naive - expected).abs().mean()) > 1e-3
+
+
+def test_windows_are_one_image_to_the_style_loss() -> None:
+    content, start, style = (images(n, seed, (24, 24)) for n, seed in ((2, 0), (2, 1), (1, 2)))
+    targets = targets_of(style**2, REFINING)
+    pooled = survey(content, start, targets, REFINING)
+    one = survey(content[:1], start[:1], targets, REFINING)
+    twice = survey(content[:1].repeat(2, 1, 1, 1), start[:1].repeat(2, 1, 1, 1), targets, REFINING)
+    features = targets.network(start, ("fine", "coarse"))
+    for layer, gram in targets.grams.items():
+        torch.testing.assert_close(twice.slopes[layer], one.slopes[layer], rtol=1e-3, atol=1e-5)
+        residual = gram_matrix(features[layer]).mean(dim=0) - gram[0]
+        first = pooled.slopes[layer][0, 0]
+        torch.testing.assert_close(first / first.norm(), residual / residual.norm(), rtol=1e-3, atol=1e-5)
+
+
+def test_what_a_survey_found_can_be_stored() -> None:
+    content, start, style = (images(2, seed, (24, 24), channels=2) for seed in range(3))
+    targets = targets_of(style[:1] ** 2, REFINING)
+    known = survey(content, start, targets, REFINING)
+    arrays = known.to_arrays()
+    assert arrays["fine.slopes"].dtype == np.float16 and arrays["fine.slopes"].shape == (15, 2, 4 * 5 // 2)
+    read = Survey.from_arrays(arrays, targets)
+    assert read.content == pytest.approx(known.content)
+    for layer in targets.grams:
+        largest = float(known.slopes[layer].abs().max())
+        torch.testing.assert_close(read.slopes[layer], known.slopes[layer], rtol=1e-3, atol=1e-3 * largest)
+    close = replay(content, start, targets, read, REFINING) - replay(content, start, targets, known, REFINING)
+    assert float(close.abs().mean()) < 1e-3
+    with pytest.raises(DataError, match="no slopes of layer fine"):
+        Survey.from_arrays({"content": arrays["content"]}, targets)
+
+
+def test_without_refinement_steps_blocks_stay_as_they_begin() -> None:
+    content, start = images(1), images(1, 5)
+    targets, none = targets_of(images(1, 1)), replace(REFINING, refine_steps=0)
+    known = Survey.from_arrays(survey(content, start, targets, none).to_arrays(), targets)
+    assert torch.equal(replay(content, start, targets, known, none), start)
+
+
+# -------------------------------------------------------------------------------------------------------- intensities
 
 
 def statistics(*spans: tuple[float, float]) -> ImageStatistics:
