@@ -4,7 +4,7 @@ Source: Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional 
 arXiv:1508.06576). Their Gram matrix F F^T is divided here by its number of positions M, and so is the loss of it: the
 same number when content and style have one size, and still comparable when they do not. The losses come in three
 published forms, named as in ``NstSettings.loss``: the sums of that paper, the means of its published code, and those of
-Neishabouri. The optimiser sees intensities at which 0..1 is what a viewer would show (see ``DisplayRange``).
+Neishabouri. The optimiser sees intensities at which 0..1 is what a viewer would show (see ``display.DisplayRange``).
 
 A large image is optimised block by block as it would be as a whole (``survey`` and ``replay``): the style loss reaches
 a pixel only through its slope along the Gram matrices of the whole image, and Adam treats each pixel on its own. So the
@@ -24,7 +24,6 @@ from torch import Tensor
 from raydom.config import NstSettings
 from raydom.errors import ConfigError, DataError
 from raydom.networks.features import FeatureNetwork
-from raydom.types import ImageStatistics
 
 REFERENCE_PX = 512
 """Side of the image for which the content weight is stated, px: the size of the paper's images."""
@@ -88,50 +87,6 @@ def _content_weights(targets: StyleTargets, shape: Sequence[int]) -> dict[str, f
     if targets.form == "sums":
         weight *= REFERENCE_PX**2 / (shape[0] * shape[1] * num_layers)
     return dict.fromkeys(targets.content_layers, weight)
-
-
-# ----------------------------------------------------------------------------------------------------- intensities
-
-
-@dataclass(frozen=True)
-class DisplayRange:
-    """Per channel, the fractions of the legal range that are shown to the feature network as 0 and 1.
-
-    An image that fills more than half of the legal range is shown as it is. Others (12-bit data in 16-bit files, dim
-    fluorescence) are stretched from their outermost kept percentiles (0.4 and 99.6), all three channels of an RGB image
-    alike and other channels each on its own. A constant channel is shown as it is.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @classmethod
-    def of(cls, statistics: ImageStatistics) -> DisplayRange:
-        """The display range of a whole image, from its statistics in fractions."""
-        low = [percentiles[1] for percentiles in statistics.percentiles]
-        high = [percentiles[-2] for percentiles in statistics.percentiles]
-        if len(low) == 3:
-            low, high = [min(low)] * 3, [max(high)] * 3
-        spans = [_shown_span(a, b) for a, b in zip(low, high, strict=True)]
-        return cls(tuple(a for a, _ in spans), tuple(b for _, b in spans))
-
-    def stretch(self, fractions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        low, span = self._columns(fractions)
-        return (fractions - low) / span
-
-    def restore(self, shown: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The inverse of ``stretch``."""
-        low, span = self._columns(shown)
-        return shown * span + low
-
-    def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = (like.new_tensor(values).reshape(1, -1, 1, 1) for values in (self.low, self.high))
-        return low, high - low
-
-
-def _shown_span(low: float, high: float) -> tuple[float, float]:
-    fills_legal_range = low >= 0 and high <= 1 and high - low > 0.5
-    return (0.0, 1.0) if fills_legal_range or high <= low else (low, high)
 
 
 # ------------------------------------------------------------------------------------------------------- transfer

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydom.algorithms import matching, nst
-from raydom.algorithms.nst import DisplayRange
+from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.trained import load_trained
 from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
