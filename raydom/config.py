@@ -20,7 +20,7 @@ from typing import Any
 
 from raydom.errors import ConfigError
 
-METHODS = ("none", "meanstd", "histogram", "reinhard", "nst")
+METHODS = ("none", "meanstd", "histogram", "reinhard", "nst", "strotss")
 MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("vgg19", "vgg16", "squeezenet1_1")
@@ -184,13 +184,13 @@ class StrotssConfig:
     steps: int = 250
     """Steps a scale."""
     smallest_px: int = 64
-    """Longer side of the image at the first scale; each scale doubles it, up to the image's (or the overview's)."""
+    """Longer side at the first scale, at least: each scale before the image's own (or the overview's) halves it."""
     learning_rate: float = 2e-3
     """Step size of RMSprop on the Laplacian pyramid; half of it at the last scale."""
     samples: int = 1024
     """Locations of the image compared in a step."""
     style_samples: int = 5000
-    """Locations of the style image kept for a scale."""
+    """Locations of the style image kept for a scale, and for each region."""
     similarity: str = "normalized"
     """Self-similarity loss: normalized (distances over their column sums: the paper and its code) or plain."""
 
@@ -270,7 +270,7 @@ class StyleConfig(StyleOptions):
     """Which method makes the images look like which style image."""
 
     method: str = "none"
-    """none, meanstd, histogram, reinhard, nst, or package.module:function."""
+    """none, meanstd, histogram, reinhard, nst, strotss, or package.module:function."""
     style: str | None = None
     """Path or URL of the style image, an image of the source domain."""
 

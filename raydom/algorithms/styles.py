@@ -17,10 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydom.algorithms import matching, nst
+from raydom.algorithms import matching, nst, strotss
 from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.trained import load_trained
 from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
@@ -43,6 +43,8 @@ class StyleInput:
     """Of the whole image, in fractions: one for all, or one for each of the n."""
     initial: Float[Tensor, "n c h w"] | None = None
     """Where an optimising method begins, in the style's fractions, instead of at its own choice."""
+    regions: Int[Tensor, "region_h region_w"] | None = None
+    """Labels over the whole of each image, of any resolution: strotss compares what has the same label."""
 
     def each(self) -> list[tuple[Float[Tensor, "1 c h w"], ImageStatistics]]:
         """The images one by one, with their statistics."""
@@ -180,37 +182,29 @@ def _prepare_matching(function: Callable[..., Tensor]) -> Callable[[StyleInput, 
 _MATCHING = {name: getattr(matching, name) for name in MATCHING}
 
 
-class _Nst:
-    """Gatys' method, from a start image that is in the style's intensities already."""
+class _Optimising:
+    """What methods share that optimise an image as a feature network sees it."""
 
-    def __init__(self, style: StyleInput, config: StyleConfig) -> None:
-        self.settings = config.nst.settings()
-        self.init = config.init or self.settings.init
+    def __init__(self, style: StyleInput, config: StyleConfig, init: str | None) -> None:
         style_pixels, self.style_statistics = style.each()[0]
-        network = feature_network(str(config.features), config.weights, str(style_pixels.device))
+        self.init = init
+        self.network = feature_network(str(config.features), config.weights, str(style_pixels.device))
         self.shown = DisplayRange.of(self.style_statistics)
-        view = (lambda x: x) if network.sees_display_range else self.shown.restore
-        self.targets = nst.style_targets(self.shown.stretch(style_pixels), network, self.settings, view)
-        self.halo_px, self.stride_px = self.targets.halo_px, self.targets.stride_px
-        self.refine_steps = self.settings.refine_steps
+        self.style = self.shown.stretch(style_pixels)
 
-    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
-        return self._legal(nst.transfer(*self._stretched(content, generator), self.targets, self.settings))
+    def view(self, stretched: Tensor) -> Tensor:
+        """Stretched images as the network takes them."""
+        return stretched if self.network.sees_display_range else self.shown.restore(stretched)
 
-    def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
-        return nst.survey(*self._stretched(windows, generator), self.targets, self.settings).to_arrays()
-
-    def refine(self, part: StyleInput, survey: Mapping[str, np.ndarray], generator: torch.Generator) -> Tensor:
-        known = nst.Survey.from_arrays(survey, self.targets)
-        return self._legal(nst.replay(*self._stretched(part, generator), self.targets, known, self.settings))
-
-    def _stretched(self, content: StyleInput, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The content and where to begin, as the viewer would show them."""
+    def stretched(self, content: StyleInput, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The content and where to begin, as a viewer would show them."""
         for pixels, own in content.each():
             matching.check_channels(pixels, own, self.style_statistics)
         stretched = torch.cat([DisplayRange.of(own).stretch(pixels) for pixels, own in content.each()])
         if content.initial is not None:
             return stretched, self.shown.stretch(content.initial)
+        if self.init is None:
+            return stretched, self.style.mean(dim=(2, 3), keepdim=True)
         if self.init == "content":
             return stretched, stretched
         if self.init == "noise":
@@ -220,8 +214,57 @@ class _Nst:
         matched = [_MATCHING[self.init](pixels, own, self.style_statistics) for pixels, own in content.each()]
         return stretched, self.shown.stretch(torch.cat(matched))
 
-    def _legal(self, stretched: Tensor) -> Tensor:
+    def legal(self, stretched: Tensor) -> Tensor:
+        """Fractions of the style's range."""
         return within_legal_range(self.shown.restore(stretched), self.style_statistics)
+
+
+class _Nst(_Optimising):
+    """Gatys' method, from a start image that is in the style's intensities already."""
+
+    def __init__(self, style: StyleInput, config: StyleConfig) -> None:
+        self.settings = config.nst.settings()
+        super().__init__(style, config, config.init or self.settings.init)
+        self.targets = nst.style_targets(self.style, self.network, self.settings, self.view)
+        self.halo_px, self.stride_px = self.targets.halo_px, self.targets.stride_px
+        self.refine_steps = self.settings.refine_steps
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
+        return self.legal(nst.transfer(*self.stretched(content, generator), self.targets, self.settings))
+
+    def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
+        return nst.survey(*self.stretched(windows, generator), self.targets, self.settings).to_arrays()
+
+    def refine(self, part: StyleInput, survey: Mapping[str, np.ndarray], generator: torch.Generator) -> Tensor:
+        known = nst.Survey.from_arrays(survey, self.targets)
+        return self.legal(nst.replay(*self.stretched(part, generator), self.targets, known, self.settings))
+
+
+class _Strotss(_Optimising):
+    """Kolkin's method, from the paper's start unless told otherwise."""
+
+    def __init__(self, style: StyleInput, config: StyleConfig) -> None:
+        if config.init == "noise":
+            raise ConfigError("strotss cannot begin from noise; choose another init, or none for the paper's start.")
+        super().__init__(style, config, config.init)
+        self.settings = config.strotss
+        layers = self.settings.layers or self.network.default_hypercolumn_layers
+        self.sight = strotss.Sight(self.network, layers, self.view)
+
+        @functools.lru_cache(maxsize=8)
+        def samples(longest_px: int) -> list[dict[int, strotss.StyleSamples]]:
+            """Drawn once for each scale, whatever the images."""
+            generator = torch.Generator().manual_seed(config.seed)
+            num = self.settings.style_samples
+            return strotss.style_samples(self.style, longest_px, self.sight, num, generator, style.regions)
+
+        self.samples = samples
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
+        stretched, start = self.stretched(content, generator)
+        return self.legal(
+            strotss.transfer(stretched, start, self.samples, self.sight, self.settings, generator, content.regions)
+        )
 
 
 METHODS = {
@@ -231,9 +274,10 @@ METHODS = {
         for name, function in _MATCHING.items()
     },
     "nst": Method("nst", _Nst, pointwise=False, version=1),
+    "strotss": Method("strotss", _Strotss, pointwise=False, version=1),
 }
 
-USES_FEATURES = ("nst",)
+USES_FEATURES = ("nst", "strotss")
 """Methods that look at images through a feature network."""
 
 

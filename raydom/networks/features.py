@@ -54,6 +54,11 @@ FORCED_CONVENTIONS = tuple(f"{name}:" for name in _CONVENTIONS)
 PAPER_STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 PAPER_CONTENT_LAYERS = ("relu4_2",)
 """The layers of Gatys et al. in VGG. They rearrange textures, as a painting does."""
+PAPER_HYPERCOLUMN_LAYERS = (
+    *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3"),
+    *("relu4_3", "relu5_3"),
+)
+"""The layers of Kolkin et al. in VGG-16: with the three colours, 2179 channels."""
 _SHALLOW = (("relu1_1",), ("relu1_1",))
 _DEFAULT_LAYERS = {"vgg19": _SHALLOW, "vgg16": _SHALLOW, "squeezenet1_1": (("relu1",), ("relu1",))}
 """Style and content layers. Shallow, because a segmenter needs every structure where it was; measured on fundus images:
@@ -69,6 +74,7 @@ class FeatureNetwork(nn.Module):
     Attributes:
         layers: Names of all layers that can be asked for, shallow to deep.
         default_style_layers, default_content_layers: What style transfer uses unless told otherwise.
+        default_hypercolumn_layers: Likewise, where features of all depths are put side by side.
         source: Where the weights came from, for messages and logs.
     """
 
@@ -85,8 +91,20 @@ class FeatureNetwork(nn.Module):
         *,
         style_layers: Sequence[str],
         content_layers: Sequence[str],
+        hypercolumn_layers: Sequence[str] = (),
         source: str,
     ) -> None:
+        """
+        Args:
+            name: For messages.
+            stages: The layers in turn.
+            layer_index: The stage after which each named layer is read.
+            convention: Makes network inputs of images.
+            style_layers: Style layers by default.
+            content_layers: Content layers by default.
+            hypercolumn_layers: Hypercolumn layers by default, as far as the network has them. Empty: all.
+            source: Where the weights came from.
+        """
         super().__init__()
         self.name = name
         self.stages = stages
@@ -95,6 +113,9 @@ class FeatureNetwork(nn.Module):
         self.layers = tuple(self.layer_index)
         self.default_style_layers = tuple(style_layers)
         self.default_content_layers = tuple(content_layers)
+        self.default_hypercolumn_layers = tuple(
+            layer for layer in hypercolumn_layers or self.layers if layer in self.layers
+        )
         self.source = source
         self.eval().requires_grad_(False)
 
@@ -318,6 +339,7 @@ def load_features(name: str, weights: str | None = None) -> FeatureNetwork:
         _CONVENTIONS[forced],
         style_layers=style_layers,
         content_layers=content_layers,
+        hypercolumn_layers=PAPER_HYPERCOLUMN_LAYERS if name.startswith("vgg") else (),
         source=str(path),
     )
 
