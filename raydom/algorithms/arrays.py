@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ def stylize(
     *,
     channel_axis: int | None = None,
     device: str = "cpu",
+    content_regions: np.ndarray | None = None,
+    style_regions: np.ndarray | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Make an image look like a style image.
@@ -36,6 +39,9 @@ def stylize(
         method: One of ``methods()``, or ``package.module:function``.
         channel_axis: Which axis of three is channels. Default: the last.
         device: Torch device to compute on.
+        content_regions: With strotss, labels (h, w) of the image's pixels: each region looks like what has the same
+            label in the style.
+        style_regions: Labels of the style's pixels. Given together with ``content_regions``.
         options: Fields of ``raydom.config.StyleOptions``, such as ``features="squeezenet1_1"``, ``weights`` and
             ``overview_px``, and of the method's own configuration (``NstConfig`` for nst), such as ``steps``.
 
@@ -44,7 +50,8 @@ def stylize(
         floating point images outside 0..1 take the scale of a floating point style, else their own.
 
     Raises:
-        ConfigError: For an unknown method or option, arrays that are no images or hold NaN, or channels that differ.
+        ConfigError: For an unknown method or option, arrays that are no images or hold NaN, channels that differ, or
+            regions that do not fit.
     """
     chosen = get_method(method)
     config = with_features(style_config(method, options))
@@ -59,7 +66,19 @@ def stylize(
         return image.copy()
     content_statistics, style_statistics = image_statistics(content_cyx), image_statistics(style_cyx)
     content = _style_input(content_cyx, content_statistics, device)
-    styler = Styler(chosen, _style_input(style_cyx, style_statistics, device), config)
+    looks = _style_input(style_cyx, style_statistics, device)
+    if content_regions is not None or style_regions is not None:
+        if not chosen.takes_regions:
+            raise ConfigError(f"method {method} knows no regions; use strotss, or leave out the regions.")
+        labels = _regions(content_regions, content_cyx.shape[1:], "content_regions")
+        style_labels = _regions(style_regions, style_cyx.shape[1:], "style_regions")
+        strangers = set(labels.unique().tolist()) - set(style_labels.unique().tolist())
+        if strangers:
+            raise ConfigError(
+                f"style_regions lack {sorted(strangers)}, which content_regions have; use the same labels."
+            )
+        content, looks = replace(content, regions=labels), replace(looks, regions=style_labels)
+    styler = Styler(chosen, looks, config)
     generator = torch.Generator().manual_seed(config.seed)
     if chosen.pointwise:
         result = styler.at(1.0)(content, generator)[0].cpu().numpy()
@@ -80,7 +99,7 @@ def _in_parts(styler: Styler, content: StyleInput, generator: torch.Generator) -
         image = pixels.cpu().numpy()
         return resample(image, Region.whole(shape), region, shape, at)
 
-    passed = global_pass(styler, statistics, read, shape, pixels.device, generator)
+    passed = global_pass(styler, statistics, read, shape, pixels.device, generator, content.regions)
     result = np.empty(tuple(pixels.shape), np.float32)
     for block in cut_blocks("", shape, PART_PX):
         seen = styler.context(block.write, shape)
@@ -108,6 +127,13 @@ def _channels_first(image: np.ndarray, channel_axis: int | None, what: str) -> t
     if not -3 <= axis < 3:
         raise ConfigError(f"channel_axis must be between -3 and 2; got {axis} for an {what} of shape {image.shape}.")
     return np.moveaxis(image, axis, 0), axis
+
+
+def _regions(labels: np.ndarray | None, shape: tuple[int, ...], what: str) -> torch.Tensor:
+    if labels is None or labels.dtype.kind not in "bui" or labels.shape != shape:
+        got = "none" if labels is None else f"shape {labels.shape}, dtype {labels.dtype}"
+        raise ConfigError(f"{what} must be integer labels of shape {shape}; got {got}. Give regions of both images.")
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _style_input(pixels: np.ndarray, statistics: ImageStatistics, device: str) -> StyleInput:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from raydom.algorithms.styles import Apply, Method, Refining, StyleInput, shrunk, within_legal_range
@@ -80,6 +80,7 @@ def global_pass(
     shape: tuple[int, ...],
     device: torch.device | str,
     generator: torch.Generator,
+    regions: Int[Tensor, "region_h region_w"] | None = None,
 ) -> dict[str, np.ndarray]:
     """What parts of an image must know of the whole: arrays by name, to be kept.
 
@@ -90,6 +91,7 @@ def global_pass(
         shape: (h, w) of the whole image.
         device: Where to compute.
         generator: Of what is random.
+        regions: Labels over the whole image.
 
     Returns:
         ``styled`` (c, h, w) for an image no larger than the overview; else ``gain`` and ``offset`` (c, h, w), and the
@@ -102,7 +104,7 @@ def global_pass(
     scale = styler.overview_scale(shape)
     small_shape = tuple(grid_size(size, scale) for size in shape) if scale < 1 else shape
     small = on_device(read(Region.whole(small_shape), small_shape))
-    styled = styler.at(scale)(StyleInput(small, statistics), generator)
+    styled = styler.at(scale)(StyleInput(small, statistics, regions=regions), generator)
     if scale == 1.0:
         return {"styled": styled[0].float().cpu().numpy()}
     gain = local_gain(small, styled)

@@ -69,6 +69,8 @@ class Method:
     without context. Otherwise a method sees whole images (or overviews of them)."""
     version: int
     """Raised when the results change."""
+    takes_regions: bool = False
+    """Whether it compares images region by region, if their regions are given."""
 
 
 @runtime_checkable
@@ -274,7 +276,7 @@ METHODS = {
         for name, function in _MATCHING.items()
     },
     "nst": Method("nst", _Nst, pointwise=False, version=1),
-    "strotss": Method("strotss", _Strotss, pointwise=False, version=1),
+    "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
 }
 
 USES_FEATURES = ("nst", "strotss")

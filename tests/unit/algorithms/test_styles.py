@@ -164,6 +164,41 @@ def test_a_large_image_keeps_its_fine_detail_and_takes_the_look_of_its_overview(
     assert np.abs(without - matched).max() <= 1
 
 
+def test_regions_look_like_what_has_the_same_label(nst: dict) -> None:
+    image, style = picture("uint8", (40, 24), 0.4, 0.6), picture("uint8", (30, 20), 0.0, 0.1)
+    style[:, :10] += 200
+    top, left = np.zeros((40, 24), int), np.zeros((30, 20), np.uint8)
+    top[:20], left[:, :10] = 2, 2
+    options = small("strotss", nst) | {"learning_rate": 0.1, "steps": 25, "content_weight": 0.0}
+    for overview_px in (1024, 32):
+        result = stylize(
+            image, style, "strotss", **options, overview_px=overview_px, content_regions=top, style_regions=left
+        )
+        assert result[:17].mean() > result[23:].mean() + 60
+    with pytest.raises(ConfigError, match="method nst knows no regions"):
+        stylize(image, style, "nst", **nst, content_regions=top, style_regions=left)
+    with pytest.raises(ConfigError, match=r"style_regions must be integer labels of shape \(30, 20\); got none"):
+        stylize(image, style, "strotss", **options, content_regions=top)
+    with pytest.raises(ConfigError, match=r"style_regions lack \[2\]"):
+        stylize(image, style, "strotss", **options, content_regions=top, style_regions=np.zeros_like(left))
+
+
+def test_strotss_begins_where_it_is_told(nst: dict) -> None:
+    image, style = picture("uint8", (12, 10, 3)), picture("uint8", (9, 9, 3), 0.3, 0.7)
+    still = small("strotss", nst) | {"steps": 0}
+    for start in ("meanstd", "histogram", "reinhard"):
+        assert np.array_equal(stylize(image, style, "strotss", **still, init=start), stylize(image, style, start))
+    assert stylize(image, style, "strotss", **still).mean() == pytest.approx(style.mean(), rel=0.05)
+    with pytest.raises(ConfigError, match="strotss cannot begin from noise"):
+        stylize(image, style, "strotss", **still, init="noise")
+    content = style_input(picture("uint8", (3, 12, 10)))
+    begin = torch.rand(1, 3, 12, 10)
+    result = prepared("strotss", style.transpose(2, 0, 1), **still)(
+        StyleInput(content.pixels, content.statistics, begin), torch.Generator()
+    )
+    torch.testing.assert_close(result, begin)
+
+
 def test_requests_that_make_no_sense_are_refused(nst: dict) -> None:
     gray, rgb = picture("uint8", (12, 10)), picture("uint8", (12, 10, 3))
     with pytest.raises(ConfigError, match="unknown style method 'histogramm'; did you mean histogram"):
