@@ -51,6 +51,13 @@ class Region:
             tuple(min(a, b) for a, b in zip(self.stop, bounds.stop, strict=True)),
         )
 
+    def shifted(self, by: Sequence[int]) -> Region:
+        """Moved by so many px along each axis."""
+        return Region(
+            tuple(s + n for s, n in zip(self.start, by, strict=True)),
+            tuple(s + n for s, n in zip(self.stop, by, strict=True)),
+        )
+
     def relative_to(self, origin: Region) -> Region:
         """The same pixels, counted from the first pixel of ``origin``."""
         return Region(

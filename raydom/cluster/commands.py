@@ -176,6 +176,8 @@ def tell(reports: list[JobReport]) -> int:
             markup=False,
             soft_wrap=True,
         )
+        for line in _quality(report):
+            console.print(f"  {line}", markup=False, soft_wrap=True)
         for receipt in report.failed[:FAILURES_SHOWN]:
             console.print(
                 f"  {receipt.status} after {receipt.attempts} attempts: {receipt.block_id}: {receipt.error}",
@@ -189,3 +191,21 @@ def tell(reports: list[JobReport]) -> int:
                 soft_wrap=True,
             )
     return 0 if all(report.ok for report in reports) else 1
+
+
+def _quality(report: JobReport) -> list[str]:
+    """What the guards saw of stylised blocks."""
+    lines = []
+    if report.content_scores:
+        scores = sorted(report.content_scores)
+        lines.append(f"content scores: lowest {scores[0]:.2f}, median {scores[len(scores) // 2]:.2f}.")
+    if report.num_content_lost:
+        done = {"fallback": "their pixels stay unstylised", "flag": "they are flagged in the receipts"}
+        style = report.job.style
+        lines.append(
+            f"{report.num_content_lost} blocks lost their content (score below {style.content_threshold:g}): "
+            f"{done.get(style.on_content_loss, 'they failed')}. See {report.job.folder.uri}/receipts."
+        )
+    if report.seam_scores:
+        lines.append(f"seams: {max(report.seam_scores):.3f} at most (1 is none).")
+    return lines

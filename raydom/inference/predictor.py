@@ -37,7 +37,8 @@ from raydom.images.intensity import (
     to_fraction,
 )
 from raydom.images.resample import resample, source_region
-from raydom.images.tiles import read_region, reflected
+from raydom.images.seams import SeamScore, seam_region, seam_score
+from raydom.images.tiles import cut_blocks, read_region, reflected
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.models import open_model
 from raydom.inference.worker import Task
@@ -173,9 +174,11 @@ class Predictor:
         if task.kind == "pyramid":
             sums = self._write_coarser(outputs, task, task.block.write)
             files.write_bytes_atomic(self._part_uri(outputs, task.block.write), sums.to_bytes())
-            return {}
+            return {"seam_score": self._score_seams(outputs, task)}
         if task.kind == "finish":
-            return {"record": self._finish(outputs, task)}
+            in_parts = len(parts(writable_levels(output_uri(self.job, outputs.image_id))[0])) > 1
+            row = self._finish(outputs, task)
+            return {"record": row, "seam_score": None if in_parts else self._score_seams(outputs, task)}
         if task.kind == "overview":
             sink = io.BytesIO()
             np.savez(sink, **outputs)
@@ -326,6 +329,37 @@ class Predictor:
             raise
         return self._row(image, task, statistics)
 
+    def _score_seams(self, image: Image, task: Task) -> float | None:
+        """Write the seam score of each stylised block of the task's region; returns that of all of them."""
+        if self.spec is not None or self.job.style.style is None:
+            return None
+        level = writable_levels(output_uri(self.job, image.image_id))[0]
+        source_std = self._statistics(image).std
+        (_, style_statistics), *_ = self.styler.style.each()
+        total, receipts = SeamScore(), []
+        region, shape, size = task.block.write, image.spatial_shape, self.job.blocks.block_size
+        for block in cut_blocks(image.image_id, region.shape, size):
+            write = block.write.shifted(region.start)
+            read = seam_region(write, shape)
+            output = to_fraction(np.asarray(level[(slice(None), *read.slices)]), self._units(image))
+            source = to_fraction(image.numpy(read), image.statistics)
+            score = seam_score(output, source, write, shape, style_statistics.std, source_std)
+            total += score
+            receipts.append(
+                Receipt(
+                    block_id=Block(image.image_id, write).block_id,
+                    image_id=image.image_id,
+                    kind="seam",
+                    fingerprint=task.fingerprint,
+                    status="ok",
+                    attempts=1,
+                    finished_at=time.time(),
+                    seam_score=score.value,
+                )
+            )
+        self.job.folder.write_receipts(receipts)
+        return total.value
+
     def _lacks_coarser(self, uri: str, image: Image) -> bool:
         """Whether shards of the levels that the parts have written are gone; they would be read as zeros."""
         return any(
@@ -409,12 +443,15 @@ class Predictor:
     # ------------------------------------------------------------------------------------------------- computation
 
     def _to_pixels(self, fractions: np.ndarray, image: Image) -> np.ndarray:
-        """Pixels of the image's dtype. Floating point ones have the scale of a floating point style, else their own."""
-        dtype, units = np.dtype(image.record.dtype), image.statistics
-        if self.job.style.style is not None and dtype.kind == "f":
+        """Pixels of the image's dtype."""
+        return from_fraction(fractions, np.dtype(image.record.dtype), self._units(image))
+
+    def _units(self, image: Image) -> ImageStatistics:
+        """The scale of the stylised pixels: of floating point ones that of a floating point style, else their own."""
+        if self.job.style.style is not None and np.dtype(image.record.dtype).kind == "f":
             stored = style_pixels(self.job.style.style)
-            units = image_statistics(stored) if stored.dtype.kind == "f" else units
-        return from_fraction(fractions, dtype, units)
+            return image_statistics(stored) if stored.dtype.kind == "f" else image.statistics
+        return image.statistics
 
     def _grid(self, image: Image) -> tuple[int, ...]:
         return model_shape(image.spatial_shape, self.job.scale_of(image.record, self.spec))

@@ -50,6 +50,12 @@ class JobReport:
     """Blocks and images without a receipt, as after an interruption."""
     seconds: float
     """Time that the workers spent on the blocks that are done, summed, whenever that was."""
+    content_scores: tuple[float, ...]
+    """Of the stylised blocks."""
+    num_content_lost: int
+    """Blocks whose content score is too low."""
+    seam_scores: tuple[float, ...]
+    """Of the stylised images of several blocks, or of their parts."""
 
     @property
     def ok(self) -> bool:
@@ -235,6 +241,7 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     """Write the manifest of the images that are whole, and tell what is not."""
     receipts = _valid(plan, retried)
     tasks = plan.tasks
+    done = [receipts[task.key] for task in tasks if _is_ok(receipts.get(task.key))]
     failed = tuple(receipts[task.key] for task in tasks if task.key in receipts and not _is_ok(receipts[task.key]))
     records = [
         record_from_json(receipts[task.key].record or "")
@@ -251,5 +258,8 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         num_images_done=len(records),
         failed=failed,
         missing=sum(task.key not in receipts for task in tasks),
-        seconds=sum((receipts[task.key].seconds for task in tasks if _is_ok(receipts.get(task.key))), 0.0),
+        seconds=sum((receipt.seconds for receipt in done), 0.0),
+        content_scores=tuple(receipt.content_score for receipt in done if receipt.content_score is not None),
+        num_content_lost=sum(bool(receipt.content_lost) for receipt in done),
+        seam_scores=tuple(receipt.seam_score for receipt in done if receipt.seam_score is not None),
     )

@@ -38,8 +38,8 @@ class Receipt:
     block_id: str
     image_id: str
     kind: str
-    """block, overview (of the global pass), pyramid (of a part of a large image) or finish (what is left of the
-    pyramid, and the statistics, of an image)."""
+    """block, overview (of the global pass), pyramid (of a part of a large image), finish (what is left of the pyramid,
+    and the statistics, of an image), or seam (what the borders of a stylised block were seen to be like then)."""
     fingerprint: str
     status: str
     """ok, failed or quarantined."""
@@ -55,6 +55,13 @@ class Receipt:
     num_foreground_px: int | None = None
     mean_confidence: float | None = None
     """Mean over the pixels of the probability of the class that was chosen."""
+    content_score: float | None = None
+    """How much of a stylised block's structure is its content's: 1 all of it, 0 none."""
+    content_lost: bool | None = None
+    """Whether that was too little."""
+    seam_score: float | None = None
+    """Gradients across borders of blocks over those inside, against the same of the content: 1 is no seam. Of a block
+    (kind seam), or of all the blocks of a part (pyramid) or an image (finish)."""
     record: str | None = None
     """For a finished image, its manifest row as JSON."""
 
@@ -74,6 +81,9 @@ _SCHEMA = pa.schema(
         ("checksum", pa.string()),
         ("num_foreground_px", pa.int64()),
         ("mean_confidence", pa.float64()),
+        ("content_score", pa.float64()),
+        ("content_lost", pa.bool_()),
+        ("seam_score", pa.float64()),
         ("record", pa.string()),
     ]
 )
