@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raydom.algorithms import lbfgs
 from raydom.config import NstSettings
 from raydom.errors import ConfigError, DataError
 from raydom.networks.features import FeatureNetwork
@@ -203,8 +204,7 @@ def transfer(
     """Optimise each image on its own, from ``start``.
 
     Each image's loss is divided by its first value, so that step sizes and the optimisers' small constants do not
-    depend on the network. Adam works elementwise, so images in a batch do not see each other; L-BFGS takes them
-    in turn.
+    depend on the network. Images in a batch do not see each other.
 
     Args:
         content: What to keep, stretched.
@@ -216,34 +216,29 @@ def transfer(
     Raises:
         DataError: If the result is not finite.
     """
-    if config.optimizer == "lbfgs" and len(start) > 1:
-        singles = zip(content.split(1), start.split(1), strict=True)
-        return torch.cat([transfer(c, s, targets, config, on_step) for c, s in singles])
     content_features = content_targets(content, targets)
     with torch.no_grad():
         first = losses(start, content_features, targets)
     scale = torch.where(first > 0, 1 / first, torch.zeros_like(first))
-    image, adam = _leaf(start, config)
     num_seen = 0
 
-    def closure() -> float:
+    def scaled(image: Tensor) -> Tensor:
         nonlocal num_seen
-        image.grad = None
         loss = losses(image, content_features, targets)
-        (loss * scale).sum().backward()
         if on_step is not None:
             on_step(num_seen, loss.detach())
         num_seen += 1
-        return float((loss.detach() * scale).sum())
+        return loss * scale
 
-    if config.optimizer == "adam":
+    if config.optimizer == "lbfgs":
+        result = lbfgs.minimise(scaled, start, max_iterations=config.steps)
+    else:
+        result, adam = _leaf(start, config)
         for _ in range(config.steps):
-            adam.step(closure)
-    elif config.steps > 0:
-        torch.optim.LBFGS(
-            [image], lr=1.0, max_iter=config.steps, max_eval=2 * config.steps, tolerance_grad=0.0, tolerance_change=0.0
-        ).step(closure)
-    return _check_finite(image, config)
+            adam.zero_grad()
+            scaled(result).sum().backward()
+            adam.step()
+    return _check_finite(result, config)
 
 
 def _leaf(start: Tensor, config: NstSettings) -> tuple[Tensor, torch.optim.Adam]:

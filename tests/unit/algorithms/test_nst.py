@@ -137,14 +137,38 @@ def test_without_steps_the_start_is_the_result() -> None:
     assert torch.equal(transfer(content, start, targets_of(images(1, 1)), replace(CONFIG, steps=0)), start)
 
 
+def three_images() -> Tensor:
+    """An image, a dark one and a black one; in float64, as rounding is all that a batch may change."""
+    return torch.stack([images(1)[0], images(1, 3)[0] * 0.1, torch.zeros(3, 11, 8)]).double()
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_images_in_a_batch_do_not_see_each_other(optimizer: str) -> None:
-    content = torch.stack([images(1)[0], images(1, 3)[0] * 0.1, torch.zeros(3, 11, 8)])
-    targets = targets_of(images(1, 1, (9, 14)))
+    content = three_images()
+    targets = targets_of(images(1, 1, (9, 14)).double())
     config = replace(CONFIG, optimizer=optimizer)
     together = transfer(content, content, targets, config)
     alone = torch.cat([transfer(one, one, targets, config) for one in content.split(1)])
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=0)
+
+
+def test_with_lbfgs_each_image_ends_where_torch_takes_it_alone() -> None:
+    content = three_images()
+    targets = targets_of(images(1, 1, (9, 14)).double())
+    config = replace(CONFIG, optimizer="lbfgs", steps=30)
+    result = total(transfer(content, content, targets, config), content, targets)
+    for one, loss in zip(content.split(1), result, strict=True):
+        image, first = one.clone().requires_grad_(), total(one, one, targets)
+        optimizer = torch.optim.LBFGS([image], max_iter=30, tolerance_grad=0.0, tolerance_change=0.0)
+
+        def closure(image=image, one=one, first=first, optimizer=optimizer) -> Tensor:
+            optimizer.zero_grad()
+            scaled = (total(image, one, targets) / first).sum()
+            scaled.backward()
+            return scaled
+
+        optimizer.step(closure)
+        torch.testing.assert_close(loss, total(image.detach(), one, targets)[0], rtol=1e-4, atol=0.0)
 
 
 def test_channels_that_are_no_colours_are_stylised_each_on_its_own() -> None:
