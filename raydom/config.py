@@ -256,8 +256,8 @@ class StyleOptions:
         require(self.init is None or self.init in known, f"init must be one of {', '.join(known)}; got {self.init!r}.")
         require(self.overview_px >= 32, f"overview_px must be >= 32; got {self.overview_px}.")
         require(
-            -1 <= self.content_threshold <= 1,
-            f"content_threshold is a correlation, -1 to 1; got {self.content_threshold}.",
+            0 <= self.content_threshold <= 1,
+            f"content_threshold is a share of structure, 0 to 1; got {self.content_threshold}.",
         )
         require(
             self.on_content_loss in ("flag", "fallback", "fail"),
@@ -292,9 +292,9 @@ class StyleConfig(StyleOptions):
 
     def settings(self) -> dict[str, Any]:
         """What of these options the method's result depends on, as plain values."""
-        known: dict[str, Any] = {"method": self.method, "on_content_loss": self.on_content_loss}
-        if self.on_content_loss != "flag":
-            known["content_threshold"] = self.content_threshold
+        known: dict[str, Any] = {"method": self.method}
+        if self.on_content_loss != "flag":  # which changes no pixel
+            known |= {"on_content_loss": self.on_content_loss, "content_threshold": self.content_threshold}
         if self.method in ("none", *MATCHING):
             return known
         shared = {name: getattr(self, name) for name in ("features", "init", "overview_px", "seed")}

@@ -27,6 +27,8 @@ from raydom.config import StyleConfig
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.types import ImageStatistics, Region
 
+LARGE_VERSION = 1
+"""Raised when what is done here to large images changes their pixels."""
 GUIDE_RADIUS_PX = 8
 """Half the side of the windows in which the gain is fitted, px of the overview."""
 FLAT = 0.05

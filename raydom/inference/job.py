@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raydom.algorithms.large import LARGE_VERSION
 from raydom.algorithms.styles import StyleInput, floats_per_px, get_method, weights_digest, with_features
 from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
@@ -139,10 +140,9 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     model = open_model(job.model, images) if job.model is not None else None
     method = get_method(job.style.method)
     style_hash = _style_hash(job.style.style) if job.style.style else None
-    # What the weights are counts, not where they lie.
-    style = job.style.settings() | {
-        "style": style_hash, "version": method.version, "weights": weights_digest(job.style)
-    }  # fmt: skip
+    style = job.style.settings() | {"style": style_hash, "version": method.version}
+    if not method.pointwise:  # What the weights are counts, not where they lie.
+        style |= {"weights": weights_digest(job.style), "large": LARGE_VERSION}
     settings = {
         "collection": job.collection,
         "style": style,

@@ -29,6 +29,7 @@ from raydom.algorithms.large import Styler, global_pass, styled_region
 from raydom.algorithms.styles import StyleInput, get_method
 from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
+from raydom.images.content import content_score
 from raydom.images.intensity import (
     RunningStatistics,
     fraction_statistics,
@@ -146,13 +147,13 @@ class Predictor:
         if task.kind == "overview":
             return self._make_global_pass(inputs)
         image = self.image(task.block.image_id)
-        styled = self._styled(image, inputs.pixels, inputs.seen, inputs.inner)
+        styled, fields = self._guarded(task, image, inputs)
         if self.network is None or self.spec is None:
             if not np.isfinite(styled).all():
                 raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
             pixels = self._to_pixels(styled, image)
             kept = {name: image.labels(name).numpy(task.block.write) for name in image.record.labels}
-            return BlockOutput(pixels, kept, {})
+            return BlockOutput(pixels, kept, fields)
         probability = self._probability(styled[:, inputs.rows][:, :, inputs.columns])
         inside = (slice(None), *inputs.core.relative_to(inputs.read).slices)
         probability = resample(
@@ -167,7 +168,7 @@ class Predictor:
         else:
             labels = probability.argmax(axis=0).astype(np.uint8)
             confidence = probability.max(axis=0)
-        fields = {"num_foreground_px": int((labels > 0).sum()), "mean_confidence": float(confidence.mean())}
+        fields |= {"num_foreground_px": int((labels > 0).sum()), "mean_confidence": float(confidence.mean())}
         return BlockOutput(np.rint(probability * 255).astype(np.uint8), {self.spec.label: labels}, fields)
 
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
@@ -471,6 +472,31 @@ class Predictor:
             return self.styler.at(1.0)(content, generator)[0].float().cpu().numpy()
         passed = self._global_pass_of(image)
         return styled_region(self.styler, passed, content, seen, inner, self._grid(image), generator)
+
+    def _guarded(self, task: Task, image: Image, inputs: BlockInput) -> tuple[np.ndarray, dict[str, Any]]:
+        """The stylised pixels of a block's ``inner``, and what the content guard says of its core.
+
+        Raises:
+            DataError: If the block has lost its content and that is to be a failure.
+        """
+        styled = self._styled(image, inputs.pixels, inputs.seen, inputs.inner)
+        style = self.job.style
+        if style.style is None:
+            return styled, {}
+        content = inputs.pixels[(slice(None), *inputs.inner.relative_to(inputs.seen).slices)]
+        core = (slice(None), *inputs.core.relative_to(inputs.inner).slices)
+        (_, style_statistics), *_ = self.styler.style.each()
+        score = content_score(content[core], styled[core], self._statistics(image).std, style_statistics.std)
+        lost = score < style.content_threshold
+        if lost and style.on_content_loss == "fail":
+            raise DataError(
+                f"{task.block.block_id}: {style.method} has not kept the content: its score is {score:.2f}, below "
+                f"{style.content_threshold:g}. Choose a gentler setting or another style image, or set "
+                "--on-content-loss to flag or fallback."
+            )
+        if lost and style.on_content_loss == "fallback":
+            styled = content
+        return styled, {"content_score": score, "content_lost": lost}
 
     def _global_pass_of(self, image: Image) -> dict[str, np.ndarray]:
         if self._passed is None or self._passed[0] != image.image_id:

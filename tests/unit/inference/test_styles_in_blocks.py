@@ -1,4 +1,4 @@
-"""Images larger than the overview: the stylised pixels do not depend on the cut, and the guards see what happens."""
+"""Styles in blocks: pixels do not depend on the cut, and the guards see what happens to the content."""
 
 import numpy as np
 import pytest
@@ -52,6 +52,15 @@ def collection(make_collection):
     return make_collection("c", {"img": ((0.6 * coarse + 0.2 * rng.random((1, 101, 90))) * 255).astype(np.uint8)})
 
 
+def scramble(content, style, config, generator):
+    """A method that keeps the intensities and nothing else."""
+    flat = content.pixels.flatten(2)
+    return flat[..., torch.randperm(flat.shape[2], generator=generator)].reshape(content.pixels.shape)
+
+
+scramble.pointwise = True  # type: ignore[attr-defined]
+
+
 def stylised(collection, style, out, block_size):
     job = BlockJob(
         name="s", collection=collection.uri, out=str(out), style=style, blocks=BlockConfig(block_size=block_size)
@@ -72,3 +81,30 @@ def test_refined_blocks_are_those_of_any_other_cut_and_show_no_seams(tmp_path, c
     assert 0.9 < report.seam_scores[0] < 1.1
     unrefined = style_of(nst=NstConfig(refine_steps=0, steps=3, style_layers=("relu1_1",), content_layers=("relu1_1",)))
     assert not np.array_equal(stylised(collection, unrefined, tmp_path / "unrefined", 256)[0], whole)
+
+
+@pytest.mark.parametrize("reaction", ["flag", "fallback", "fail"])
+def test_a_block_that_lost_its_content_is_told_falls_back_or_fails(tmp_path, collection, style_of, reaction):
+    job = BlockJob(
+        name="s",
+        collection=collection.uri,
+        out=str(tmp_path / "o"),
+        style=style_of(method=f"{__name__}:scramble", on_content_loss=reaction),
+        blocks=BlockConfig(block_size=64),
+    )
+    (report,) = run_jobs([job], QUIET, execute_serially)
+    receipts = [receipt for receipt in job.folder.read_receipts().values() if receipt.kind == "block"]
+    assert len(receipts) == 4
+    if reaction == "fail":
+        assert len(report.failed) == 4 and "has not kept the content: its score is 0." in str(report.failed[0].error)
+        return
+    assert report.ok and report.num_content_lost == 4
+    assert all(receipt.content_lost and receipt.content_score < 0.4 for receipt in receipts)
+    same = np.array_equal(open_collection(job.out)["img"].numpy(), collection["img"].numpy())
+    assert same == (reaction == "fallback")
+
+
+def test_matching_keeps_the_content(tmp_path, collection, style_of):
+    _, receipts, report = stylised(collection, style_of(method="histogram", on_content_loss="fail"), tmp_path / "o", 64)
+    assert min(report.content_scores) > 0.9 and report.num_content_lost == 0
+    assert not any(receipt.content_lost for receipt in receipts.values())
