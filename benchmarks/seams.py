@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ from raydom.cluster.session import ray_session
 from raydom.commands import IngestConfig
 from raydom.config import BlockConfig, RunConfig, StyleConfig
 from raydom.images.metrics import confusion, scores
-from raydom.images.seams import pooled_seam_score
+from raydom.images.seams import SeamScore, seam_scores
 from raydom.images.tiles import cut_blocks
 from raydom.inference.job import BlockJob
 from raydom.report.tables import show_table
 from raydom.storage.collection import open_collection
 from raydom.storage.readers import read_image
+from raydom.types import Region
 
 RUN = RunConfig(quiet=True, workers=2, cpus_per_worker=1)
 TILE_PX, TILES = 1000, 3
@@ -66,6 +68,17 @@ def run(job: BlockJob) -> np.ndarray:
     return image.labels(image.record.labels[0]).numpy() if job.model else image.numpy()
 
 
+def seam_of(output: np.ndarray, content: np.ndarray, block_size: int) -> float:
+    """The seam score of a whole image."""
+    deviations = [pixels.std(axis=(1, 2)).tolist() for pixels in (output, content)]
+
+    def reading(pixels: np.ndarray) -> Callable[[Region], np.ndarray]:
+        return lambda region: pixels[(slice(None), *region.slices)].astype(np.float32)
+
+    scores = seam_scores(reading(output), reading(content), content.shape[1:], block_size, *deviations)
+    return sum((score for _, score in scores), SeamScore()).value
+
+
 def rows_of(method: str, config: StyleConfig, collection: str, model: str, out: Path) -> dict[str, Any]:
     """What a method does to the mosaic in each cut."""
     content = next(iter(open_collection(collection))).numpy()
@@ -91,8 +104,8 @@ def rows_of(method: str, config: StyleConfig, collection: str, model: str, out: 
     f1 = [scores(confusion(labels[a], labels[b]))["f1"] for a, b in pairs]
     return {
         "method": method,
-        "seam": max(pooled_seam_score(pixels[size], content, size) for size in BLOCK_SIZES),
-        "seam of naive tiles": pooled_seam_score(naive, content, NAIVE_PX),
+        "seam": max(seam_of(pixels[size], content, size) for size in BLOCK_SIZES),
+        "seam of naive tiles": seam_of(naive, content, NAIVE_PX),
         "mean difference / 255": max(between),
         "F1 between cuts": min(f1),
         "foreground": float((labels[512] > 0).mean()),
