@@ -20,7 +20,7 @@ from typing import Any
 
 from raydom.errors import ConfigError
 
-METHODS = ("none", "meanstd", "histogram", "reinhard", "nst", "strotss")
+METHODS = ("none", "meanstd", "histogram", "reinhard", "nst", "strotss", "analogy")
 MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("vgg19", "vgg16", "squeezenet1_1")
@@ -270,7 +270,7 @@ class StyleConfig(StyleOptions):
     """Which method makes the images look like which style image."""
 
     method: str = "none"
-    """none, meanstd, histogram, reinhard, nst, strotss, or package.module:function."""
+    """none, meanstd, histogram, reinhard, nst, strotss, analogy, or package.module:function."""
     style: str | None = None
     """Path or URL of the style image, an image of the source domain."""
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydom.algorithms import matching, nst, strotss
+from raydom.algorithms import analogy, matching, nst, strotss
 from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.trained import load_trained
 from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
@@ -269,6 +269,30 @@ class _Strotss(_Optimising):
         )
 
 
+class _Analogy(_Optimising):
+    """Deep Image Analogy: the style's pixels, laid out like the content.
+
+    Where a start is given, or a matching named (``init``), that stands for the content in everything.
+    """
+
+    def __init__(self, style: StyleInput, config: StyleConfig) -> None:
+        if config.init == "noise":
+            raise ConfigError("analogy lays out pixels like an image and cannot begin from noise; choose another init.")
+        super().__init__(style, config, config.init or "content")
+        self.settings = config.analogy
+        self.features = analogy.style_features(self.style, self.network, self.settings, self.view)
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
+        _, seen = self.stretched(content, generator)
+        # The same chance for all, so that an image does not depend on its neighbours in the batch.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        results = [
+            analogy.transfer(one, self.features, self.settings, torch.Generator().manual_seed(seed))
+            for one in seen.split(1)
+        ]
+        return self.legal(torch.cat(results))
+
+
 METHODS = {
     "none": Method("none", _prepare_none, pointwise=True, version=1),
     **{
@@ -277,9 +301,10 @@ METHODS = {
     },
     "nst": Method("nst", _Nst, pointwise=False, version=1),
     "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
+    "analogy": Method("analogy", _Analogy, pointwise=False, version=1),
 }
 
-USES_FEATURES = ("nst", "strotss")
+USES_FEATURES = ("nst", "strotss", "analogy")
 """Methods that look at images through a feature network."""
 
 

@@ -68,6 +68,15 @@ _CAFFE_CORNERS = {"vgg19": (0.3413, 0.4641, 0.3943), "vgg16": (0.42947, 0.55038,
 """Top left weights, for B, G and R, of the first filter of the networks that Oxford published for Caffe."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the positions of a layer lie in the image: the first at ``offset_px``, then one each ``stride_px``."""
+
+    offset_px: float
+    """Centre of the first position; that of the image's first pixel is 0."""
+    stride_px: int
+
+
 class FeatureNetwork(nn.Module):
     """A frozen stack of layers that returns what the named ones see. Float32, evaluation mode, no gradients of its own.
 
@@ -216,6 +225,20 @@ class FeatureNetwork(nn.Module):
             receptive_field += (kernel - 1) * stride
             stride *= step
         return stride, receptive_field
+
+    def grid(self, layer: str) -> Grid:
+        """Where the positions of a layer lie."""
+        offset, stride = 0.0, 1
+        for kernel, step, padding, _ in _windows(self.stages[: self.layer_index[layer] + 1]):
+            offset += ((kernel - 1) / 2 - padding) * stride
+            stride *= step
+        return Grid(offset, stride)
+
+    def between(self, features: Float[Tensor, "n c h w"], first: str, last: str) -> Float[Tensor, "n c2 h2 w2"]:
+        """Features at layer ``last`` of what has these features at the shallower layer ``first``. Has gradients."""
+        for stage in self.stages[self.layer_index[first] + 1 : self.layer_index[last] + 1]:
+            features = stage(features)
+        return features
 
     def _deepest(self, layers: Sequence[str]) -> str:
         return max(layers, key=self.layers.index)

@@ -42,9 +42,12 @@ def nst(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 def small(method: str, nst: dict) -> dict[str, object]:
     """Options with which a method is quick, and sees through the small network if it sees through any."""
-    if method == "strotss":
-        own = {"layers": nst["style_layers"], "steps": 3, "samples": 32, "style_samples": 64}
-        return {"features": nst["features"], "weights": nst["weights"], **own}
+    if method in ("strotss", "analogy"):
+        own = {
+            "strotss": {"steps": 3, "samples": 32, "style_samples": 64},
+            "analogy": {"patchmatch_iterations": 1, "deconvolution_iterations": 2},
+        }[method]
+        return {"features": nst["features"], "weights": nst["weights"], "layers": nst["style_layers"], **own}
     return nst if method == "nst" else {}
 
 
@@ -90,7 +93,7 @@ def test_shape_and_dtype_are_kept(method: str, dtype: str, shape: tuple[int, ...
         assert result.mean() / image.max() > 1.5
 
 
-@pytest.mark.parametrize("method", ["meanstd", "histogram", "nst", "strotss"])
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "nst", "strotss", "analogy"])
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_channels_may_be_on_any_axis(method: str, axis: int, nst: dict) -> None:
     options = small(method, nst)
@@ -114,7 +117,7 @@ def test_float_images_outside_0_to_1_take_the_scale_of_a_float_style() -> None:
     assert result.std() == pytest.approx(style.std(), rel=1e-3)
 
 
-@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "nst", "strotss"])
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "nst", "strotss", "analogy"])
 @pytest.mark.parametrize("value", [0, 128])
 def test_constant_images_and_styles_have_a_result(method: str, value: int, nst: dict) -> None:
     options = small(method, nst)
@@ -140,7 +143,16 @@ def test_nst_begins_at_the_image_it_is_given(nst: dict) -> None:
     torch.testing.assert_close(apply(StyleInput(content.pixels, content.statistics, begin), torch.Generator()), begin)
 
 
-@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "nst", "strotss"])
+def test_analogy_lays_out_the_matched_image_if_told_so(nst: dict) -> None:
+    image, style = picture("uint8", (12, 10)), picture("uint8", (9, 14), 0.3, 0.7)
+    options = small("analogy", nst)
+    plain, matched = (stylize(image, style, "analogy", init=init, **options) for init in ("content", "histogram"))
+    assert np.array_equal(plain, stylize(image, style, "analogy", **options)) and not np.array_equal(plain, matched)
+    with pytest.raises(ConfigError, match="cannot begin from noise"):
+        stylize(image, style, "analogy", init="noise", **options)
+
+
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "nst", "strotss", "analogy"])
 @pytest.mark.parametrize("init", ["meanstd", "noise"])
 def test_an_image_does_not_depend_on_its_batch(method: str, init: str, nst: dict) -> None:
     a, b = picture("uint8", (3, 12, 10), 0, 0.2), picture("uint8", (3, 12, 10))
@@ -225,7 +237,7 @@ def test_requests_that_make_no_sense_are_refused(nst: dict) -> None:
 
 def test_the_names_are_those_of_the_configuration() -> None:
     assert methods() == METHODS_OF_CONFIG == raydom.methods()
-    assert {name for name in methods() if not get_method(name).pointwise} == {"nst", "strotss"}
+    assert {name for name in methods() if not get_method(name).pointwise} == {"nst", "strotss", "analogy"}
 
 
 def invert(content: StyleInput, style: StyleInput, config: StyleConfig, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from raydom.config import ModelSpec, UNetConfig
 from raydom.errors import ConfigError, DataError
 from raydom.networks import features
-from raydom.networks.features import CAFFE, EncoderFeatures, load_features
+from raydom.networks.features import CAFFE, EncoderFeatures, Grid, load_features
 from raydom.networks.unet import UNet
 
 State = dict[str, torch.Tensor]
@@ -84,6 +84,24 @@ def test_the_smallest_side_is_exact(layer: str, squeezenet: State, tmp_path: Pat
         network(torch.rand(1, 3, side + 4, side - 1), [layer])
     with pytest.raises(RuntimeError):  # the network itself agrees
         network.stages[: network.layer_index[layer] + 1](torch.rand(1, 3, side - 1, side - 1))
+
+
+def test_the_grid_of_a_layer_is_where_it_looks(squeezenet: State, tmp_path: Path) -> None:
+    network = load_features("squeezenet1_1", save(squeezenet, tmp_path / "w.pth"))
+    vgg = load_features("vgg19", save(shallow_vgg(), tmp_path / "vgg.pth"))
+    assert [network.grid(layer) for layer in ("relu1", "fire3", "fire4")] == [Grid(1, 2), Grid(3, 4), Grid(7, 8)]
+    assert [vgg.grid(layer) for layer in ("relu1_2", "relu2_1")] == [Grid(0, 1), Grid(0.5, 2)]
+    image = torch.zeros(1, 3, 41, 41)
+    image[:, :, 21, 21] = 1.0
+    seen = network(image, ["relu1"])["relu1"] - network(0 * image, ["relu1"])["relu1"]
+    assert (seen.abs().sum(dim=(0, 1)) > 0).nonzero().tolist() == [[10, 10]]  # 1 + 2 * 10 = 21
+
+
+def test_the_way_between_two_layers_is_that_of_the_network(squeezenet: State, tmp_path: Path) -> None:
+    network = load_features("squeezenet1_1", save(squeezenet, tmp_path / "w.pth"))
+    features = network(torch.rand(1, 3, 50, 37), ["relu1", "fire3", "fire6"])
+    torch.testing.assert_close(network.between(features["relu1"], "relu1", "fire3"), features["fire3"])
+    torch.testing.assert_close(network.between(features["fire3"], "fire3", "fire6"), features["fire6"])
 
 
 def test_images_become_rgb_inputs_by_their_number_of_channels(tmp_path: Path) -> None:
