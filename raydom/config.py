@@ -23,7 +23,8 @@ from raydom.errors import ConfigError
 METHODS = ("none", "meanstd", "histogram", "reinhard", "nst", "strotss", "analogy")
 MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
-FEATURES = ("vgg19", "vgg16", "squeezenet1_1")
+FEATURES = ("raydom", "vgg19", "vgg16", "squeezenet1_1")
+"""Feature networks that come with raydom, or whose weights torchvision knows."""
 
 
 def require(ok: bool, message: str) -> None:

@@ -1,7 +1,8 @@
 """Feature networks for style losses: what images look like to a trained network, layer by layer.
 
 Each network knows its input convention, its layers by name, and which of them carry style and content by default.
-Weights come from a path or URL that the caller names, else from torch's hub cache, else from torchvision's download.
+Weights come from a path or URL that the caller names, else from torch's hub cache, else from torchvision's download;
+the network ``raydom`` needs none.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from raydom.config import FEATURES, ModelSpec
 from raydom.errors import ConfigError, DataError
+from raydom.networks.filters import filter_stages
 from raydom.networks.unet import UNet
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ TORCHVISION = InputConvention("torchvision", False, 1.0, (0.485, 0.456, 0.406), 
 CAFFE = InputConvention("caffe", True, 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 CAFFE_RGB = InputConvention("caffe-rgb", False, 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 """Caffe's weights with the first layer's input channels turned to RGB, as some converters do."""
+CENTRED = InputConvention("centred", False, 1.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 _CONVENTIONS = {convention.name: convention for convention in (TORCHVISION, CAFFE, CAFFE_RGB)}
 FORCED_CONVENTIONS = tuple(f"{name}:" for name in _CONVENTIONS)
 """Prefixes of a weights path that force its input convention."""
@@ -326,11 +329,11 @@ def _first(value: Any) -> int:
 
 
 def load_features(name: str, weights: str | None = None) -> FeatureNetwork:
-    """A feature network trained on ImageNet.
+    """A feature network by name: raydom's own, which has no weights, or one trained on ImageNet.
 
     Args:
-        name: vgg19, vgg16 or squeezenet1_1. VGG's layers are named ``relu1_1`` ... ``relu5_4`` (vgg16: ``relu5_3``),
-            SqueezeNet's ``relu1``, ``fire2`` ... ``fire9``.
+        name: raydom, vgg19, vgg16 or squeezenet1_1. raydom's layers are named ``level1`` ... ``level5``, VGG's
+            ``relu1_1`` ... ``relu5_4`` (vgg16: ``relu5_3``), SqueezeNet's ``relu1``, ``fire2`` ... ``fire9``.
         weights: Path or URL (http, https, s3, ...) of a state dict, safetensors or torch, float16 or float32, in
             torchvision's key layout (with or without ``features.``) or that of Gatys' ``vgg_conv.pth``
             (``conv1_1.weight``). A network cut short (up to some layer) has the layers that it has. None: torch's hub
@@ -348,6 +351,8 @@ def load_features(name: str, weights: str | None = None) -> FeatureNetwork:
     """
     if name not in FEATURES:
         raise ConfigError(f"unknown feature network {name!r}; choose one of {', '.join(FEATURES)}, or encoder:RUN.")
+    if name == "raydom":
+        return _filter_features(weights)
     forced, path = _find_weights(name, weights)
     state, convention = _read_state(path)
     stages, layer_index = _architecture(name)
@@ -364,6 +369,24 @@ def load_features(name: str, weights: str | None = None) -> FeatureNetwork:
         content_layers=content_layers,
         hypercolumn_layers=PAPER_HYPERCOLUMN_LAYERS if name.startswith("vgg") else (),
         source=str(path),
+    )
+
+
+def _filter_features(weights: str | None) -> FeatureNetwork:
+    if weights is not None:
+        raise ConfigError(
+            f"--weights {weights}: the feature network raydom is made by a formula and has none to load; leave them "
+            "out, or name the network that they are of in --features."
+        )
+    stages, layer_index = filter_stages()
+    return FeatureNetwork(
+        "raydom",
+        stages,
+        layer_index,
+        CENTRED,
+        style_layers=("level1",),
+        content_layers=("level1",),
+        source="raydom.networks.filters",
     )
 
 
