@@ -25,6 +25,7 @@ MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("raydom", "vgg19", "vgg16", "squeezenet1_1")
 """Feature networks that come with raydom, or whose weights torchvision knows."""
+DEFAULT_FEATURES = "raydom"
 
 
 def require(ok: bool, message: str) -> None:
@@ -233,8 +234,9 @@ class StyleOptions:
     """How style methods work, whichever is chosen."""
 
     features: str | None = None
-    """Feature network of nst, strotss and analogy: vgg19, vgg16, squeezenet1_1, or encoder:RUN for the encoder of a
-    trained segmenter. Default: the preset's, if it has one; else squeezenet1_1."""
+    """Feature network of nst, strotss and analogy: raydom (comes with raydom, no download), vgg19, vgg16, squeezenet1_1
+    (trained on ImageNet), or encoder:RUN for the encoder of a trained segmenter. Default: the preset's, if it names
+    one; else raydom."""
     weights: str | None = None
     """Path or URL of the feature network's weights. Without it: the torch hub cache, then a download."""
     init: str | None = None

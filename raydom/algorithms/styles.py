@@ -23,10 +23,10 @@ from torch import Tensor
 from raydom.algorithms import analogy, matching, nst, strotss
 from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.trained import load_trained
-from raydom.config import FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
+from raydom.config import DEFAULT_FEATURES, FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.resample import grid_size, resample
-from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features, weights_are_cached
+from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features
 from raydom.networks.unet import UNet
 from raydom.types import ImageStatistics, Region
 
@@ -122,9 +122,9 @@ def get_method(name: str) -> Method:
 
 
 def with_features(config: StyleConfig) -> StyleConfig:
-    """The configuration with its feature network by name: what is meant must not hang on the machine that computes.
+    """The configuration with its feature network by name: that of the preset, else the one that needs no weights.
 
-    Without one the preset's is taken, else the first of which the weights are at hand (in torch's hub cache).
+    It does not hang on what a machine happens to have in its cache: all workers compute with one network.
 
     Raises:
         ConfigError: For weights without the name of their network.
@@ -134,7 +134,7 @@ def with_features(config: StyleConfig) -> StyleConfig:
     named = config.nst.settings().features if config.method == "nst" else None
     if named is None and config.weights is not None:
         raise ConfigError(f"weights {config.weights}: of which network? Give --features too: {', '.join(FEATURES)}.")
-    return dataclasses.replace(config, features=named or features_at_hand())
+    return dataclasses.replace(config, features=named or DEFAULT_FEATURES)
 
 
 def weights_digest(config: StyleConfig) -> str | None:
@@ -306,12 +306,6 @@ METHODS = {
 
 USES_FEATURES = ("nst", "strotss", "analogy")
 """Methods that look at images through a feature network."""
-
-
-def features_at_hand() -> str:
-    """The feature network that is taken when none is named."""
-    cached = [name for name in ("squeezenet1_1", "vgg19", "vgg16") if weights_are_cached(name)]
-    return cached[0] if cached else "squeezenet1_1"
 
 
 @functools.lru_cache(maxsize=2)

@@ -409,11 +409,6 @@ def _architecture(name: str) -> tuple[nn.Sequential, dict[str, int]]:
     return stages, layer_index
 
 
-def weights_are_cached(name: str) -> bool:
-    """Whether torchvision's weights of a network lie in torch's hub cache."""
-    return _cached_weights(name)[1].is_file()
-
-
 def _cached_weights(name: str) -> tuple[str, Path]:
     """Where torchvision's weights of a network are downloaded from, and where they are then."""
     import torchvision
