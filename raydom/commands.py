@@ -92,8 +92,10 @@ class CompareConfig:
     """Folder for the predictions, comparison.parquet and comparison.png."""
     model: tuple[str, ...] = field(metadata={"repeat": True})
     """Folder of a trained model, or threshold:VALUE; may be given several times."""
-    methods: tuple[str, ...] = field(default=METHODS, metadata={"comma": True})
-    """Style methods, with commas between; none is always among them."""
+    methods: tuple[str, ...] = field(
+        default=tuple(method for method in METHODS if method != "macenko"), metadata={"comma": True}
+    )
+    """Style methods, with commas between; none is always among them. Default: all but macenko, which takes only H&E."""
     style: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Style image; may be given several times. Default: an image drawn from the source collection by the seed."""
     label: str = "label"

@@ -20,7 +20,7 @@ from typing import Any
 
 from raydom.errors import ConfigError
 
-METHODS = ("none", "meanstd", "histogram", "reinhard", "nst", "strotss", "analogy")
+METHODS = ("none", "meanstd", "histogram", "reinhard", "macenko", "nst", "strotss", "analogy")
 MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("raydom", "vgg19", "vgg16", "squeezenet1_1")
@@ -240,8 +240,8 @@ class StyleOptions:
     weights: str | None = None
     """Path or URL of the feature network's weights. Without it: the torch hub cache, then a download."""
     init: str | None = None
-    """Where an optimising method begins, instead of at its own choice: content, meanstd, histogram or reinhard (the
-    matched content), or noise (nst)."""
+    """Where an optimising method begins, instead of at its own choice: content, meanstd, histogram, reinhard or macenko
+    (the matched content), or noise (nst)."""
     overview_px: int = 1024
     """Images with a longer side are stylised as a whole at this size first; blocks begin from there."""
     content_threshold: float = 0.3
@@ -255,7 +255,7 @@ class StyleOptions:
     analogy: AnalogyConfig = field(default_factory=AnalogyConfig)
 
     def __post_init__(self) -> None:
-        known = ("content", "noise", *MATCHING)
+        known = ("content", "noise", *MATCHING, "macenko")
         require(self.init is None or self.init in known, f"init must be one of {', '.join(known)}; got {self.init!r}.")
         require(self.overview_px >= 32, f"overview_px must be >= 32; got {self.overview_px}.")
         require(
@@ -273,7 +273,7 @@ class StyleConfig(StyleOptions):
     """Which method makes the images look like which style image."""
 
     method: str = "none"
-    """none, meanstd, histogram, reinhard, nst, strotss, analogy, or package.module:function."""
+    """none, meanstd, histogram, reinhard, macenko (H&E), nst, strotss, analogy, or package.module:function."""
     style: str | None = None
     """Path or URL of the style image, an image of the source domain."""
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from raydom.algorithms.styles import Apply, Method, Refining, StyleInput, shrunk, within_legal_range
+from raydom.algorithms.styles import Apply, Learning, Method, Refining, StyleInput, shrunk, within_legal_range
 from raydom.config import StyleConfig
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.types import ImageStatistics, Region
@@ -60,6 +60,11 @@ class Styler:
         full = None if self.method.pointwise else self.at(1.0)
         return full if isinstance(full, Refining) and full.refine_steps > 0 else None
 
+    def learning(self) -> Learning | None:
+        """The method, if it takes each pixel by itself once it knows the image; its style is not made smaller."""
+        full = self.at(1.0) if self.method.learns else None
+        return full if isinstance(full, Learning) else None
+
     def legal(self, fractions: Tensor) -> Tensor:
         """Clipped to where the style's intensities can be."""
         return within_legal_range(fractions, self.style.each()[0][1])
@@ -96,7 +101,8 @@ def global_pass(
         regions: Labels over the whole image.
 
     Returns:
-        ``styled`` (c, h, w) for an image no larger than the overview; else ``gain`` and ``offset`` (c, h, w), and the
+        What a method learns that then takes each pixel by itself; of other methods
+        ``styled`` (c, h, w) for an image no larger than the overview, else ``gain`` and ``offset`` (c, h, w), and the
         survey of a method that refines.
     """
 
@@ -106,7 +112,11 @@ def global_pass(
     scale = styler.overview_scale(shape)
     small_shape = tuple(grid_size(size, scale) for size in shape) if scale < 1 else shape
     small = on_device(read(Region.whole(small_shape), small_shape))
-    styled = styler.at(scale)(StyleInput(small, statistics, regions=regions), generator)
+    overview = StyleInput(small, statistics, regions=regions)
+    learning = styler.learning()
+    if learning is not None:
+        return {f"learned.{name}": array for name, array in learning.learn(overview).items()}
+    styled = styler.at(scale)(overview, generator)
     if scale == 1.0:
         return {"styled": styled[0].float().cpu().numpy()}
     gain = local_gain(small, styled)
@@ -143,16 +153,18 @@ def styled_region(
         shape: (h, w) of the whole image.
         generator: Of what is random.
     """
+    inside = inner.relative_to(seen)
+    learning = styler.learning()
+    if learning is not None:
+        part = replace(content, pixels=content.pixels[:, :, *inside.slices])
+        return learning.adapt(part, _named(passed, "learned."))[0].cpu().numpy()
     if "styled" in passed:
         return np.ascontiguousarray(passed["styled"][(slice(None), *inner.slices)])
     initial = torch.from_numpy(_carried(passed, content.pixels[0].cpu().numpy(), seen, shape))[None]
     initial = styler.legal(initial.to(content.pixels))
     refiner = styler.refiner()
     if refiner is not None:
-        prefix = "survey."
-        survey = {name.removeprefix(prefix): array for name, array in passed.items() if name.startswith(prefix)}
-        initial = refiner.refine(replace(content, initial=initial), survey, generator)
-    inside = inner.relative_to(seen)
+        initial = refiner.refine(replace(content, initial=initial), _named(passed, "survey."), generator)
     return np.ascontiguousarray(initial[0].float().cpu().numpy()[(slice(None), *inside.slices)])
 
 
@@ -199,6 +211,11 @@ def survey_windows(
             ]
             windows.append(Region(tuple(start), tuple(s + extent for s, extent in zip(start, sides, strict=True))))
     return windows
+
+
+def _named(passed: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of that prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in passed.items() if name.startswith(prefix)}
 
 
 def _carried(

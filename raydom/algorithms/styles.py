@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydom.algorithms import analogy, matching, nst, strotss
+from raydom.algorithms import analogy, macenko, matching, nst, strotss
 from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.trained import load_trained
 from raydom.config import DEFAULT_FEATURES, FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
@@ -69,6 +69,8 @@ class Method:
     without context. Otherwise a method sees whole images (or overviews of them)."""
     version: int
     """Raised when the results change."""
+    learns: bool = False
+    """Whether it is prepared to a ``Learning``."""
     takes_regions: bool = False
     """Whether it compares images region by region, if their regions are given."""
 
@@ -96,6 +98,21 @@ class Refining(Protocol):
 
     def refine(self, part: StyleInput, survey: Mapping[str, np.ndarray], generator: torch.Generator) -> Tensor:
         """Parts of the image optimised from their ``initial``, in the style's fractions."""
+        ...
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """A prepared method that learns a little from the overview of an image, and then takes each pixel by itself."""
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor: ...
+
+    def learn(self, overview: StyleInput) -> dict[str, np.ndarray]:
+        """What is to be known of the whole image."""
+        ...
+
+    def adapt(self, part: StyleInput, learned: Mapping[str, np.ndarray]) -> Tensor:
+        """Parts of the image, in the style's fractions."""
         ...
 
 
@@ -184,12 +201,29 @@ def _prepare_matching(function: Callable[..., Tensor]) -> Callable[[StyleInput, 
 _MATCHING = {name: getattr(matching, name) for name in MATCHING}
 
 
+class _Macenko:
+    """Stain normalisation; the stains of an image are seen on its overview."""
+
+    def __init__(self, style: StyleInput, config: StyleConfig) -> None:
+        self.stains = macenko.stains_of(style.pixels[0], "the style image")
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
+        return torch.cat([self.adapt(StyleInput(*one), self.learn(StyleInput(*one))) for one in content.each()])
+
+    def learn(self, overview: StyleInput) -> dict[str, np.ndarray]:
+        return dataclasses.asdict(macenko.stains_of(overview.pixels[0], "the image"))
+
+    def adapt(self, part: StyleInput, learned: Mapping[str, np.ndarray]) -> Tensor:
+        return macenko.macenko(part.pixels, macenko.Stains(**learned), self.stains)
+
+
 class _Optimising:
     """What methods share that optimise an image as a feature network sees it."""
 
     def __init__(self, style: StyleInput, config: StyleConfig, init: str | None) -> None:
         style_pixels, self.style_statistics = style.each()[0]
         self.init = init
+        self.unstained = _Macenko(style, config) if init == "macenko" else None
         self.network = feature_network(str(config.features), config.weights, str(style_pixels.device))
         self.shown = DisplayRange.of(self.style_statistics)
         self.style = self.shown.stretch(style_pixels)
@@ -213,6 +247,8 @@ class _Optimising:
             # One noise for all, so that an image does not depend on its neighbours in the batch.
             noise = torch.rand(content.pixels.shape[1:], generator=generator)
             return stretched, noise.to(stretched).expand_as(stretched)
+        if self.unstained is not None:
+            return stretched, self.shown.stretch(self.unstained(content, generator))
         matched = [_MATCHING[self.init](pixels, own, self.style_statistics) for pixels, own in content.each()]
         return stretched, self.shown.stretch(torch.cat(matched))
 
@@ -299,6 +335,7 @@ METHODS = {
         name: Method(name, _prepare_matching(function), pointwise=True, version=1)
         for name, function in _MATCHING.items()
     },
+    "macenko": Method("macenko", _Macenko, pointwise=False, version=1, learns=True),
     "nst": Method("nst", _Nst, pointwise=False, version=1),
     "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
     "analogy": Method("analogy", _Analogy, pointwise=False, version=1),
