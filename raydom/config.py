@@ -188,7 +188,10 @@ class StrotssConfig:
     smallest_px: int = 64
     """Longer side at the first scale, at least: each scale before the image's own (or the overview's) halves it."""
     learning_rate: float = 2e-3
-    """Step size of RMSprop on the Laplacian pyramid; half of it at the last scale."""
+    """Step size on the Laplacian pyramid, in units of the intensity range; half of it at the last scale."""
+    optimizer: str = "corrected"
+    """corrected (RMSprop with Adam's correction of the first steps, and a rate that falls to 0 within each scale) or
+    rmsprop (the paper's)."""
     samples: int = 1024
     """Locations of the image compared in a step."""
     style_samples: int = 5000
@@ -202,6 +205,10 @@ class StrotssConfig:
             require(getattr(self, name) >= 16, f"strotss.{name} must be >= 16; got {getattr(self, name)}.")
         require(self.content_weight >= 0, f"strotss.content_weight must be >= 0; got {self.content_weight}.")
         require(self.learning_rate > 0, f"strotss.learning_rate must be > 0; got {self.learning_rate}.")
+        require(
+            self.optimizer in ("corrected", "rmsprop"),
+            f"strotss.optimizer must be corrected or rmsprop; got {self.optimizer!r}.",
+        )
         require(
             self.similarity in ("normalized", "plain"),
             f"strotss.similarity must be normalized or plain; got {self.similarity!r}.",

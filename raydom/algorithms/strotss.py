@@ -7,6 +7,9 @@ arXiv:1904.12785), and for what the paper leaves open the authors' code (github.
 * The style image is shrunk to the longer side of each scale, but never enlarged: that would teach blur.
 * Images are shrunk with antialiasing, and all hypercolumns are sampled bilinearly (the code: the style's at the nearest
   position). Locations are drawn as pairs (the code shuffles rows and columns apart, and so leaves its region masks).
+* The first steps of RMSprop are up to ten times its learning rate, as its mean of squared gradients begins at 0: noise
+  that takes a hundred steps to remove. ``optimizer="corrected"`` corrects that mean, as Adam does, and lets the rate
+  fall to 0 within each scale; ``"rmsprop"`` is the paper's.
 
 The optimiser sees intensities at which 0..1 is what a viewer would show (see ``display.DisplayRange``).
 """
@@ -410,7 +413,15 @@ def optimised(
     with torch.no_grad():
         content_maps = sight.maps(content)
     pyramid = [part.detach().clone().requires_grad_() for part in laplacian_pyramid(image)]
-    optimizer = torch.optim.RMSprop(pyramid, lr=learning_rate, alpha=0.99)
+    corrected = config.optimizer == "corrected"
+    optimizer: torch.optim.Optimizer
+    if corrected:  # Adam without momentum is just that
+        optimizer = torch.optim.Adam(pyramid, lr=learning_rate, betas=(0.0, 0.99))
+    else:
+        optimizer = torch.optim.RMSprop(pyramid, lr=learning_rate, alpha=0.99)
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 1 - step / max(1, config.steps) if corrected else 1.0
+    )
     for step in range(config.steps):
         if step % REDRAW_STEPS == 0:
             grid = grid_locations(content.shape[2:], generator)
@@ -423,6 +434,7 @@ def optimised(
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         optimizer.step()
+        decay.step()
         if on_step is not None:
             on_step(step, torch.stack(losses).detach())
     return collapsed(pyramid).detach()

@@ -255,6 +255,16 @@ def test_the_loss_falls_and_the_colours_become_the_styles() -> None:
     torch.testing.assert_close(result.mean(dim=(2, 3)), style.mean(dim=(2, 3)), atol=0.06, rtol=0)
 
 
+def test_the_first_step_moves_no_part_of_the_pyramid_farther_than_the_rate() -> None:
+    content, style = images(1), images(1, 1) ** 3
+    once = replace(CONFIG, steps=1, smallest_px=40, learning_rate=1e-3)  # one scale, the last: half the rate
+    moved = [
+        float((stylised(content, style, replace(once, optimizer=optimizer), content) - content).abs().max())
+        for optimizer in ("corrected", "rmsprop")
+    ]
+    assert moved[0] <= 6 * 0.5e-3 + 1e-6 < moved[1]
+
+
 def test_the_same_generator_gives_the_same_image_and_another_a_different_one() -> None:
     content, style = images(1), images(1, 1)
     first, again = stylised(content, style), stylised(content, style)
