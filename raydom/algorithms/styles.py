@@ -220,7 +220,11 @@ class _Macenko:
 class _Optimising:
     """What methods share that optimise an image as a feature network sees it."""
 
-    def __init__(self, style: StyleInput, config: StyleConfig, init: str | None) -> None:
+    starts: tuple[str, ...] = ("content", *MATCHING, "macenko")
+
+    def __init__(self, style: StyleInput, config: StyleConfig, init: str) -> None:
+        if init not in self.starts:
+            raise ConfigError(f"{config.method} cannot begin from {init}; give init {', '.join(self.starts)}.")
         style_pixels, self.style_statistics = style.each()[0]
         self.init = init
         self.unstained = _Macenko(style, config) if init == "macenko" else None
@@ -239,7 +243,7 @@ class _Optimising:
         stretched = torch.cat([DisplayRange.of(own).stretch(pixels) for pixels, own in content.each()])
         if content.initial is not None:
             return stretched, self.shown.stretch(content.initial)
-        if self.init is None:
+        if self.init == "colour":
             return stretched, self.style.mean(dim=(2, 3), keepdim=True)
         if self.init == "content":
             return stretched, stretched
@@ -260,6 +264,8 @@ class _Optimising:
 class _Nst(_Optimising):
     """Gatys' method, from a start image that is in the style's intensities already."""
 
+    starts = (*_Optimising.starts, "noise")
+
     def __init__(self, style: StyleInput, config: StyleConfig) -> None:
         self.settings = config.nst.settings()
         super().__init__(style, config, config.init or self.settings.init)
@@ -279,12 +285,12 @@ class _Nst(_Optimising):
 
 
 class _Strotss(_Optimising):
-    """Kolkin's method, from the paper's start unless told otherwise."""
+    """Kolkin's method. Unless told otherwise from the matched image, which keeps the contrast of the finest detail."""
+
+    starts = (*_Optimising.starts, "colour")
 
     def __init__(self, style: StyleInput, config: StyleConfig) -> None:
-        if config.init == "noise":
-            raise ConfigError("strotss cannot begin from noise; choose another init, or none for the paper's start.")
-        super().__init__(style, config, config.init)
+        super().__init__(style, config, config.init or "meanstd")
         self.settings = config.strotss
         layers = self.settings.layers or self.network.default_hypercolumn_layers
         self.sight = strotss.Sight(self.network, layers, self.view)
@@ -312,8 +318,6 @@ class _Analogy(_Optimising):
     """
 
     def __init__(self, style: StyleInput, config: StyleConfig) -> None:
-        if config.init == "noise":
-            raise ConfigError("analogy lays out pixels like an image and cannot begin from noise; choose another init.")
         super().__init__(style, config, config.init or "content")
         self.settings = config.analogy
         self.features = analogy.style_features(self.style, self.network, self.settings, self.view)

@@ -200,9 +200,14 @@ def test_strotss_begins_where_it_is_told(nst: dict) -> None:
     still = small("strotss", nst) | {"steps": 0}
     for start in ("meanstd", "histogram", "reinhard"):
         assert np.array_equal(stylize(image, style, "strotss", **still, init=start), stylize(image, style, start))
-    assert stylize(image, style, "strotss", **still).mean() == pytest.approx(style.mean(), rel=0.05)
-    with pytest.raises(ConfigError, match="strotss cannot begin from noise"):
+    assert np.array_equal(stylize(image, style, "strotss", **still), stylize(image, style, "meanstd"))
+    paper = stylize(image, style, "strotss", **still, init="colour")
+    np.testing.assert_allclose(paper.mean((0, 1)), style.mean((0, 1)), atol=3)
+    assert paper.std() < image.std()  # only the finest detail
+    with pytest.raises(ConfigError, match="strotss cannot begin from noise; give init content, meanstd"):
         stylize(image, style, "strotss", **still, init="noise")
+    with pytest.raises(ConfigError, match="nst cannot begin from colour"):
+        stylize(image, style, "nst", **nst, init="colour")
     content = style_input(picture("uint8", (3, 12, 10)))
     begin = torch.rand(1, 3, 12, 10)
     result = prepared("strotss", style.transpose(2, 0, 1), **still)(
