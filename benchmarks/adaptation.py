@@ -31,6 +31,7 @@ from raydom.config import RunConfig, StyleOptions, TrainConfig
 from raydom.report.tables import show_table
 
 RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=2)
+TRAIN_RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=1)
 TRAIN = {"batch_size": 8, "crop_px": 128, "learning_rate": 2e-3, "validate_every": 100}
 
 
@@ -161,7 +162,7 @@ def model_of(name: str, seed: int, steps: int, intensity: bool, data: Path, out:
             train=TrainConfig(
                 steps=steps, seed=seed, augment=("flip", "rotate", *(["intensity"] if intensity else [])), **TRAIN
             ),
-            run=RUN,
+            run=TRAIN_RUN,
         )
     )
     return run
