@@ -19,7 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "analogy": {"features": "raydom", "patchmatch_iterations": 1, "deconvolution_iterations": 1},
 }
 METHODS = [method for method in methods() if method != "none"]
-SIDE = 40
+SIDE = 24
 
 
 def picture(height: int = SIDE, width: int = SIDE - 3) -> np.ndarray:
@@ -48,7 +48,7 @@ ODD_IMAGES = {
     "one pixel": picture(1, 1),
     "one row": picture(1, SIDE),
     "smaller than features need": picture(3, 2),
-    "one bright pixel": np.eye(SIDE * SIDE, 1, -700, np.float32).reshape(SIDE, SIDE, 1).repeat(3, axis=2),
+    "one bright pixel": np.eye(SIDE * SIDE, 1, -300, np.float32).reshape(SIDE, SIDE, 1).repeat(3, axis=2),
     "one channel alone": picture() * np.float32([1, 0, 0]),
     "tiny numbers": picture() * np.float32(1e-30),
     "huge numbers": picture() * np.float32(1e30),
@@ -59,12 +59,9 @@ ODD_IMAGES = {
 @pytest.mark.parametrize("odd", ODD_IMAGES)
 def test_odd_contents_and_styles_have_a_finite_result_or_a_reason(method: str, odd: str) -> None:
     usual, image = picture(), ODD_IMAGES[odd]
-    as_content, as_style, both = (
-        result_or_reason(*images, method) for images in ((image, usual), (usual, image), (image, image))
-    )
-    for outcome in (as_content, as_style, both):
-        if isinstance(outcome, str):  # refused for its size, or as no stained tissue
-            assert "px" in outcome or method == "macenko" or "no features" in outcome
+    for images in ((image, usual), (usual, image)):
+        outcome = result_or_reason(*images, method)
+        assert not isinstance(outcome, str) or method == "macenko"  # which needs stained tissue
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -97,7 +94,7 @@ def test_an_empty_block_of_an_image_stays_finite(method: str, value: float) -> N
     statistics = image_statistics(image)
     style = StyleInput(torch.from_numpy(image)[None], statistics)
     prepared = get_method(method).prepare(style, style_config(method, SMALL.get(method, {})))
-    block = StyleInput(torch.full((1, 3, 32, 32), value), statistics)
+    block = StyleInput(torch.full((1, 3, 20, 20), value), statistics)
     try:
         result = prepared(block, torch.Generator().manual_seed(0))
     except DataError as error:

@@ -64,7 +64,7 @@ def test_labels_are_those_of_the_whole_image_for_any_block_size(tmp_path, make_c
             assert np.array_equal(outs[size][image.image_id], whole)
 
 
-@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard"])
+@pytest.mark.parametrize("method", ["meanstd", "histogram", "reinhard", "macenko"])
 def test_stylised_pixels_do_not_depend_on_the_cut(tmp_path, make_collection, method):
     collection = make_collection("c", _images(1, (100, 83), dtype=np.uint16, channels=3))
     style = _style_file(tmp_path, 3)
@@ -74,7 +74,7 @@ def test_stylised_pixels_do_not_depend_on_the_cut(tmp_path, make_collection, met
             name="s",
             collection=collection.uri,
             out=str(tmp_path / f"o{size}"),
-            style=StyleConfig(method=method, style=style),
+            style=StyleConfig(method=method, style=style, overview_px=64),
             blocks=BlockConfig(block_size=size),
         )
         assert _run(job)[0].ok
