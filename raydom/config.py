@@ -256,7 +256,7 @@ class StyleOptions:
     finest detail)."""
     overview_px: int = 1024
     """Images with a longer side are stylised as a whole at this size first; blocks begin from there."""
-    content_threshold: float = 0.3
+    content_threshold: float = 0.4
     """Content score below which a stylised block counts as having lost its content."""
     on_content_loss: str = "flag"
     """What becomes of such a block: flag (told in its receipt), fallback (its pixels stay unstylised) or fail."""
