@@ -91,7 +91,7 @@ def relaxed_emd(result: Float[Tensor, "n d"], style: Float[Tensor, "m d"]) -> Fl
     gradient, so the matrix of all distances is left out of it.
     """
     with torch.no_grad():
-        i, j = _larger_way(1 - result @ style.mT)
+        i, j = _larger_way(-result @ style.mT)
         weights = result.new_zeros(result.shape).index_add_(0, i, style[j])
     return 1 - (result * weights).sum() / len(i)
 
@@ -102,19 +102,21 @@ def palette_loss(result: Float[Tensor, "n k"], style: Float[Tensor, "m k"]) -> F
     The paper measures in a decorrelated colour space. It is a rotation of RGB, which changes neither distance.
     """
 
-    def euclidean(squared: Tensor) -> Tensor:
-        return (squared.clamp_min(1e-5) / result.shape[1]).sqrt()
-
     turned, style_turned = directions(result), directions(style)
-    with torch.no_grad():
-        squared = result.square().sum(1)[:, None] + style.square().sum(1) - 2 * result @ style.mT
-        i, j = _larger_way(1 - turned @ style_turned.mT + euclidean(squared))
+    scale = result.shape[1] ** -0.5
+    with torch.no_grad():  # in place, as these matrices are what a step costs most of
+        distances = torch.cdist(result, style).mul_(scale)
+        i, j = _larger_way(distances.addmm_(turned, style_turned.mT, alpha=-1))
     cosine = 1 - (turned[i] * style_turned[j]).sum(1)
-    return (cosine + euclidean((result[i] - style[j]).square().sum(1))).mean()
+    euclidean = (result[i] - style[j]).square().sum(1).clamp_min(1e-5).sqrt() * scale
+    return (cosine + euclidean).mean()
 
 
 def _larger_way(distances: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
-    """The nearest pairs of each row, or those of each column if these are farther apart in the mean."""
+    """The nearest pairs of each row, or those of each column if these are farther apart in the mean.
+
+    Distances may lack a constant.
+    """
     of_rows, of_columns = distances.min(dim=1), distances.min(dim=0)
     n, m = (torch.arange(size, device=distances.device) for size in distances.shape)
     if bool(of_rows.values.mean() >= of_columns.values.mean()):
