@@ -69,6 +69,9 @@ class NstSettings:
     """Step size of Adam."""
 
 
+# The gatys presets have the weights of the paper and of its code, which belong to networks trained in Caffe: with
+# torchvision's, whose features are of another scale, set style_ratio instead. Neishabouri states neither weights nor
+# layers; these are Gatys'.
 _PAPER_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 NST_PRESETS = {
     "cells": NstSettings(),
@@ -80,7 +83,7 @@ NST_PRESETS = {
         pooling="average",
         style_weight=1e3,
         steps=500,
-        refine_steps=200,
+        refine_steps=75,
         optimizer="lbfgs",
     ),
     "gatys-notebook": NstSettings(
@@ -91,7 +94,7 @@ NST_PRESETS = {
         loss="notebook",
         style_weight=1e3,
         steps=500,
-        refine_steps=200,
+        refine_steps=75,
         optimizer="lbfgs",
     ),
     "neurons-75": NstSettings(

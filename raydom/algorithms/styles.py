@@ -340,7 +340,7 @@ METHODS = {
         for name, function in _MATCHING.items()
     },
     "macenko": Method("macenko", _Macenko, pointwise=False, version=1, learns=True),
-    "nst": Method("nst", _Nst, pointwise=False, version=1),
+    "nst": Method("nst", _Nst, pointwise=False, version=2),
     "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
     "analogy": Method("analogy", _Analogy, pointwise=False, version=1),
 }

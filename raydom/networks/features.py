@@ -5,6 +5,7 @@ Weights come from a path or URL that the caller names, else from torch's hub cac
 the network ``raydom`` needs none.
 """
 
+import copy
 import hashlib
 import logging
 import urllib.error
@@ -160,6 +161,22 @@ class FeatureNetwork(nn.Module):
             if index in names:
                 features[names[index]] = x
         return features
+
+    def with_pooling(self, pooling: str) -> "FeatureNetwork":
+        """This network, its weights shared, that pools with the ``max`` (itself) or the ``average`` of each window."""
+        if pooling == "max":
+            return self
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # else the copy's stages would be this network's too
+        other.stages = nn.Sequential(
+            *(
+                nn.AvgPool2d(stage.kernel_size, stage.stride, stage.padding, stage.ceil_mode)
+                if isinstance(stage, nn.MaxPool2d)
+                else stage
+                for stage in self.stages
+            )
+        )
+        return other
 
     def as_inputs(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "m k h w"]:
         """Images of any number of channels as RGB images, ``m = n`` or ``n * c``, those of one image side by side.
@@ -322,9 +339,9 @@ def _windows(stages: nn.Sequential) -> list[tuple[int, int, int, bool]]:
     # them in turn is right, too.
     found = []
     for module in (part for stage in stages for part in stage.modules()):
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             kernel, stride, padding = (_first(v) for v in (module.kernel_size, module.stride, module.padding))
-            found.append((kernel, stride, padding, isinstance(module, nn.MaxPool2d) and module.ceil_mode))
+            found.append((kernel, stride, padding, not isinstance(module, nn.Conv2d) and module.ceil_mode))
     return found
 
 

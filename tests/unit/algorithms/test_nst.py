@@ -20,7 +20,7 @@ from raydom.algorithms.nst import (
     survey,
     transfer,
 )
-from raydom.config import NstSettings
+from raydom.config import NST_PRESETS, NstSettings
 from raydom.errors import ConfigError, DataError
 from raydom.networks.features import FeatureNetwork
 
@@ -46,6 +46,7 @@ def images(n: int, seed: int = 0, shape: tuple[int, int] = (11, 8), channels: in
     return torch.rand(n, channels, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+FORMS = ("sums", "notebook", "means")
 CONFIG = NstSettings(steps=12, learning_rate=0.02, style_ratio=1.0)
 
 
@@ -71,9 +72,38 @@ def test_the_losses_are_the_sums_of_the_paper() -> None:
     torch.testing.assert_close(both[0], energy / 2)
 
 
-def test_an_image_costs_nothing_against_itself() -> None:
+def test_each_published_form_of_the_loss_by_hand() -> None:
+    features = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])  # C = 2 channels, M = 2 positions
+    target = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]])
+    # F F^T = [[5, 6], [6, 9]] and P P^T = [[1, 1], [1, 2]]: squares 16 + 25 + 25 + 49 = 115, over M^2 = 4.
+    grams, targets = ({layer: gram_matrix(one) for layer in "ab"} for one in (features, target))
+    layer_sum = 115 / 4
+    by_form = {
+        "sums": (0.5 * (4 + 1 + 4), layer_sum / (4 * 2**2)),  # the mean of two equal layers
+        "notebook": ((4 + 1 + 4) / 4, 2 * layer_sum / 2**2 / 2**2),
+        "means": ((4 + 1 + 4) / (2 * 2), 2 * 115 / (2**2 * 2**2)),
+    }
+    for form, (content, style) in by_form.items():
+        assert float(content_loss(features, target, form)) == pytest.approx(content)
+        assert float(style_loss(grams, targets, form)) == pytest.approx(style)
+
+
+def test_the_notebooks_weights_are_those_of_its_preset() -> None:
+    content, style, image = (images(1, seed) for seed in range(3))
+    preset = replace(NST_PRESETS["gatys-notebook"], style_layers=("fine", "coarse"), content_layers=("coarse",))
+    targets = targets_of(style, preset)
+    mse = torch.nn.functional.mse_loss
+    expected = mse(targets.network(image, ["coarse"])["coarse"], targets.network(content, ["coarse"])["coarse"])
+    for layer, gram in targets.grams.items():
+        features = targets.network(image, [layer])[layer].flatten(2)[0]
+        expected += 1e3 / len(features) ** 2 * mse(features @ features.T / features.shape[1], gram[0])
+    torch.testing.assert_close(total(image, content, targets), expected[None])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_costs_nothing_against_itself(form: str) -> None:
     image = images(2)
-    targets = targets_of(image[:1])
+    targets = targets_of(image[:1], replace(CONFIG, loss=form))
     assert float(total(image[:1], image[:1], targets)) == 0.0
     styleless = replace(targets, style_weight=0.0)
     assert torch.equal(total(image, image, styleless), torch.zeros(2))
@@ -101,6 +131,16 @@ def test_at_512_px_the_total_is_alpha_content_plus_beta_style() -> None:
     torch.testing.assert_close(total(image, content, targets), expected)
 
 
+@pytest.mark.parametrize("form", ["notebook", "means"])
+def test_the_balance_holds_in_the_other_forms_too(form: str) -> None:
+    style = images(1, 1)
+    targets = targets_of(style, replace(CONFIG, loss=form))
+    features = targets.network(style, ["fine", "coarse"])
+    zeros = {layer: torch.zeros_like(gram) for layer, gram in targets.grams.items()}
+    lost_style = targets.style_weight * style_loss(zeros, targets.grams, form)
+    torch.testing.assert_close(lost_style, features["coarse"].square().mean()[None])
+
+
 def test_style_ratio_1_weighs_losing_all_features_alike() -> None:
     style = images(1, 1)
     targets = targets_of(style)
@@ -112,10 +152,10 @@ def test_style_ratio_1_weighs_losing_all_features_alike() -> None:
     assert targets_of(style, replace(CONFIG, style_weight=42.0)).style_weight == 42.0
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_the_gradient_is_that_of_finite_differences(channels: int) -> None:
+@pytest.mark.parametrize(("form", "channels"), [("sums", 1), ("sums", 2), ("sums", 3), ("notebook", 3), ("means", 3)])
+def test_the_gradient_is_that_of_finite_differences(form: str, channels: int) -> None:
     content, style, image = (images(1, seed, (7, 5), channels).double() for seed in range(3))
-    targets = targets_of(style)
+    targets = targets_of(style, replace(CONFIG, loss=form))
     features = content_targets(content, targets)
     assert torch.autograd.gradcheck(lambda x: losses(x, features, targets), (image.requires_grad_(),))
 
@@ -219,7 +259,7 @@ def test_images_smaller_than_the_layers_need_are_refused() -> None:
 REFINING = NstSettings(steps=15, refine_steps=15, learning_rate=0.02, style_ratio=3.0)
 
 
-@pytest.mark.parametrize("loss", ["sums", "notebook", "means"])
+@pytest.mark.parametrize("loss", FORMS)
 @pytest.mark.parametrize("channels", [2, 3])
 def test_the_survey_of_a_whole_image_replayed_on_it_is_the_optimisation_itself(loss: str, channels: int) -> None:
     config = replace(REFINING, loss=loss)

@@ -75,6 +75,30 @@ def test_nothing_beyond_the_deepest_layer_is_computed(tmp_path: Path) -> None:
     assert set(network(torch.rand(1, 3, 8, 8), ["relu1_2"])) == {"relu1_2"}
 
 
+def test_averages_can_be_pooled_with_the_same_weights(squeezenet: State, tmp_path: Path) -> None:
+    network = load_features("squeezenet1_1", save(squeezenet, tmp_path / "w.pth"))
+    images = torch.rand(1, 3, 40, 40)
+    before = network(images, ["relu1", "fire2"])
+    averaged = network.with_pooling("average")
+    pooled = torch.nn.functional.avg_pool2d(before["relu1"], 3, 2, ceil_mode=True)
+    torch.testing.assert_close(averaged(images, ["fire2"])["fire2"], network.stages[3](pooled))
+    assert torch.equal(network(images, ["fire2"])["fire2"], before["fire2"])
+    assert averaged.stages[0].weight is network.stages[0].weight
+    assert averaged.min_size_px(["fire4"]) == network.min_size_px(["fire4"])
+    assert network.with_pooling("max") is network
+
+
+def test_blocks_that_begin_at_the_stride_have_the_features_of_their_image(squeezenet: State, tmp_path: Path) -> None:
+    network = load_features("squeezenet1_1", save(squeezenet, tmp_path / "w.pth"))
+    assert network.geometry(["relu1"]) == (2, 3)
+    stride, receptive_field = network.geometry(["relu1", "fire3"])
+    assert (stride, receptive_field) == (4, 23)  # 3; 4 more by the pooling; 8 more by each fire
+    images = torch.rand(1, 3, 96, 96)
+    whole, block = network(images, ["fire3"])["fire3"], network(images[..., 32:, 32:], ["fire3"])["fire3"]
+    inner = receptive_field // stride + 1  # positions that see the border
+    torch.testing.assert_close(block[..., inner:, inner:], whole[..., 8 + inner :, 8 + inner :])
+
+
 @pytest.mark.parametrize("layer", ["relu1", "fire2", "fire4", "fire9"])
 def test_the_smallest_side_is_exact(layer: str, squeezenet: State, tmp_path: Path) -> None:
     network = load_features("squeezenet1_1", save(squeezenet, tmp_path / "w.pth"))
