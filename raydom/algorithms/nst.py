@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,34 @@ loss, and rounding decides about so many pixels that blocks differ from their im
 
 def gram_matrix(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
     """Correlations of each image's feature channels, averaged over its positions: F F^T / M."""
-    flat = features.flatten(2)
-    return flat @ flat.mT / flat.shape[2]
+    return _Gram.apply(features)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Gram(torch.autograd.Function):
+    """F F^T / M with one product on the way back instead of two, and gradients in the memory layout of the features."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        rows = _rows(features)
+        return rows.mT @ rows / rows.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        slopes = (gradients[0] + gradients[0].mT) / features[0, 0].numel()
+        return _applied(slopes, features)
+
+
+def _rows(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h*w c"]:
+    """A row for each position; no copy where channels are last in memory, as networks have them."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _applied(slopes: Float[Tensor, "m c c"], features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """``slopes F`` for symmetric slopes, of one image or the m network inputs that each image makes."""
+    products = _rows(features).unflatten(0, (-1, len(slopes))) @ slopes
+    return products.flatten(0, 1).unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
 
 
 def content_loss(
@@ -452,9 +479,3 @@ def _gradient(
             gradient += content_slopes[layer] * (seen.detach() - content_features[layer])
         gradients.append(gradient)
     return torch.autograd.grad(list(features.values()), image, gradients)[0]
-
-
-def _applied(slopes: Float[Tensor, "m c c"], features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """``slopes F`` for the network inputs of each image, with the channels last in memory as the features have them."""
-    rows = features.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, len(slopes)))
-    return (rows @ slopes).reshape(features.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
