@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydom.algorithms.nst import (
+    HISTORY,
     StyleTargets,
     Survey,
     content_loss,
@@ -199,7 +200,9 @@ def test_with_lbfgs_each_image_ends_where_torch_takes_it_alone() -> None:
     result = total(transfer(content, content, targets, config), content, targets)
     for one, loss in zip(content.split(1), result, strict=True):
         image, first = one.clone().requires_grad_(), total(one, one, targets)
-        optimizer = torch.optim.LBFGS([image], max_iter=30, tolerance_grad=0.0, tolerance_change=0.0)
+        optimizer = torch.optim.LBFGS(
+            [image], max_iter=30, history_size=HISTORY, tolerance_grad=0.0, tolerance_change=0.0
+        )
 
         def closure(image=image, one=one, first=first, optimizer=optimizer) -> Tensor:
             optimizer.zero_grad()
