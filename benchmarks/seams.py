@@ -1,8 +1,8 @@
-"""Does the result depend on the cut? Real images of 3000 px in blocks of 256, 512 and 1024, stylised and segmented.
+"""Does the result depend on the cut? A real image of 2100 px in blocks of 256, 512 and 1024, stylised and segmented.
 
     RAYDOM_DATA=... RAYDOM_WEIGHTS=... uv run python benchmarks/seams.py --methods meanstd nst strotss analogy
 
-The image is a mosaic of nine real sections of 1000 x 1000 px, so that its own borders lie on none of the blocks'. For
+The image is a mosaic of nine real sections of 700 x 700 px, so that its own borders lie on none of the blocks'. For
 each method: the seam score of the image in blocks of 512 px, that of naive tiles (each stylised alone), and between
 the cuts the mean difference of pixels and the F1 of labels after segmentation by a U-Net trained on the source.
 """
@@ -41,7 +41,7 @@ from raydom.storage.readers import read_image
 from raydom.types import Region
 
 RUN = RunConfig(quiet=True, workers=2, cpus_per_worker=1)
-TILE_PX, TILES = 1000, 3
+TILE_PX, TILES = 700, 3
 BLOCK_SIZES = (256, 512, 1024)
 NAIVE_PX = 512
 
