@@ -319,7 +319,7 @@ class EncoderFeatures(FeatureNetwork):
         if images.shape[1] != self.in_channels:
             raise ConfigError(
                 f"{self.name} was trained on {self.in_channels} channels and the images have {images.shape[1]}; "
-                "choose vgg19, vgg16 or squeezenet1_1 as features."
+                f"choose one of {', '.join(FEATURES)} as features."
             )
         return images
 
