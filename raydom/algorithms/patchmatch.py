@@ -21,9 +21,9 @@ from torch import Tensor
 from raydom.networks.features import Grid
 
 JUMPS = (8, 4, 2, 1)
-COMPONENTS = 96
-"""Numbers that describe a patch."""
-_CHUNK = 1 << 14
+NUMBERS = 512
+"""About how many numbers describe a patch: channels are told by as few as fit."""
+_CHUNK = 1 << 12
 """Patches compared at a time: few enough for the processor's cache."""
 
 
@@ -32,7 +32,7 @@ _CHUNK = 1 << 14
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """The patch around each position of a feature map, as few numbers: products of these are those of the patches."""
+    """The patch around each position of a feature map, as numbers whose products are those of the patches."""
 
     values: Float[Tensor, "p k"]
     """Row by row of the map."""
@@ -45,47 +45,44 @@ def describe(
     second: Float[Tensor, "c h2 w2"],
     patch_size: int,
     generator: torch.Generator,
-    components: int = COMPONENTS,
+    numbers: int = NUMBERS,
 ) -> tuple[Patches, Patches]:
     """The patches of two feature maps that are to be compared with each other.
 
-    Positions outside a map are zeros. Patches of more than ``components`` numbers are told by their principal
-    directions in both maps and, as one number more, by the length of the rest: the product of two patches is then
-    exact for equal ones, and for others at most as much too large as their rests are long and unlike.
+    Positions outside a map are zeros. Where channels times places are more than ``numbers``, the channels are told by
+    their principal directions in both maps and, as one number more, by the length of the rest: the product of two
+    patches is then exact for equal ones, and for others at most as much too large as their rests are long and unlike.
+    (Principal directions of whole patches are fewer for the same loss, but lose what tells neighbouring patches apart.)
     """
-    channels = _basis([first.flatten(1).mT, second.flatten(1).mT], components, generator)
-    maps = [_project(one, channels[:, :, None, None]) for one in (first, second)]
-    maps = [F.pad(one, (patch_size // 2,) * 4) for one in maps]
-    samples = [F.unfold(one[None], patch_size, stride=_sampling_stride(one))[0].mT for one in maps]
-    patches = _basis(samples, components, generator).reshape(-1, maps[0].shape[0], patch_size, patch_size)
-    weights = torch.ones(1, 1, patch_size, patch_size, device=first.device)
-    described = []
-    for one, padded in zip((first, second), maps, strict=True):
-        values = _project(padded, patches)
-        lengths = F.conv2d(one.square().sum(0)[None, None], weights.to(one), padding=patch_size // 2)[0]
-        rest = (lengths - values.square().sum(0, keepdim=True)).clamp(min=0).sqrt()
-        numbers = torch.cat([values, rest]).flatten(1).mT.contiguous()
-        described.append(Patches(numbers, (one.shape[1], one.shape[2]), patch_size))
-    return described[0], described[1]
+    rank = max(1, numbers // patch_size**2)
+    basis = _basis([first.flatten(1).mT, second.flatten(1).mT], rank, generator)
+    return _describe(first, basis, patch_size), _describe(second, basis, patch_size)
 
 
-def _project(features: Float[Tensor, "c h w"], directions: Float[Tensor, "k c s s"]) -> Float[Tensor, "k h2 w2"]:
-    return F.conv2d(features[None], directions)[0]
+def _describe(features: Float[Tensor, "c h w"], basis: Float[Tensor, "k c"] | None, patch_size: int) -> Patches:
+    height, width = features.shape[1:]
+    rows = features.permute(1, 2, 0)
+    if basis is not None:
+        known = rows @ basis.mT
+        squared = rows.square().sum(dim=2) - known.square().sum(dim=2)
+        rows = torch.cat([known, squared.clamp(min=0).sqrt()[:, :, None]], dim=2)
+    radius = patch_size // 2
+    padded = F.pad(rows, (0, 0, radius, radius, radius, radius))
+    places = [(y, x) for y in range(patch_size) for x in range(patch_size)]
+    values = torch.cat([padded[y : y + height, x : x + width] for y, x in places], dim=2).flatten(0, 1)
+    return Patches(values, (height, width), patch_size)
 
 
-def _sampling_stride(features: Tensor) -> int:
-    """About 4096 patches are enough to find the directions."""
-    return max(1, round((features.shape[1] * features.shape[2] / 4096) ** 0.5))
-
-
-def _basis(samples: list[Float[Tensor, "_ d"]], rank: int, generator: torch.Generator) -> Float[Tensor, "rank d"]:
-    """The directions in which the samples extend most, orthonormal; all directions if there are no more than ``rank``.
+def _basis(
+    samples: list[Float[Tensor, "_ d"]], rank: int, generator: torch.Generator
+) -> Float[Tensor, "rank d"] | None:
+    """The directions in which the samples extend most, orthonormal; None if there are no more than ``rank``.
 
     By subspace iteration, from a random start that is the generator's.
     """
     size = samples[0].shape[1]
     if size <= rank:
-        return torch.eye(size, device=samples[0].device, dtype=samples[0].dtype)
+        return None
     every = torch.cat([one[:: max(1, len(one) // 4096)] for one in samples])
     basis = torch.randn(size, rank, generator=generator).to(every)
     for _ in range(3):

@@ -109,7 +109,7 @@ def test_geometry_is_kept_where_the_style_is_the_image_moved() -> None:
     content, style = whole[..., 8:104, 16:120], whole[..., :113, :127]  # by whole positions of the coarsest layer
     wrong = (transfer(content, style) - content).abs()[..., 6:-6, 6:-6]
     # Near the borders of the coarsest layer nothing looks like it does inside.
-    assert wrong.median() < 1e-3 and wrong.mean() < 0.15 * content.std()
+    assert (wrong < 0.01).float().mean() > 0.7 and wrong.mean() < 0.35 * content.std()
 
 
 @pytest.mark.parametrize("weight_level", [1, 2, 3])

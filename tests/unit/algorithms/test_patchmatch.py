@@ -68,22 +68,25 @@ def test_similarity_is_that_of_the_patches_where_both_are(
     place: tuple[int, int], match: tuple[int, int], patch_size: int
 ) -> None:
     first, second = features(7, 9, seed=1), features(5, 8, seed=2)
-    patches = describe(first, second, patch_size, chance(), components=200)
+    patches = describe(first, second, patch_size, chance(), numbers=200)
     position = torch.tensor([place[0] * 9 + place[1]])
     found = patch_similarity(*patches, position, torch.tensor(match)[:, None])
     assert float(found) == pytest.approx(by_hand(first, second, place, match, patch_size), abs=1e-5)
 
 
-def test_few_components_are_exact_for_equal_patches_and_close_for_others() -> None:
-    first, second = smooth_features(40, 36, seed=1, blur=13), smooth_features(30, 31, seed=2, blur=13)
-    few, all_of_them = (describe(first, second, 5, chance(), components=count) for count in (40, 100))
-    same = identity_field((40, 36), (40, 36), CPU)
-    own = field_similarity(same, few[0], few[0])
+def test_few_numbers_are_exact_for_equal_patches_and_an_upper_bound_for_others() -> None:
+    mixing = torch.randn(12, 4, generator=chance(3))  # 12 channels of which a few tell nearly all
+    first, second = (
+        F.normalize(torch.einsum("kc,chw->khw", mixing, one) + 0.1 * features(*one.shape[1:], 12), dim=0)
+        for one in (smooth_features(20, 18, seed=1), smooth_features(15, 16, seed=2))
+    )
+    few, every = (describe(first, second, 5, chance(), numbers=count) for count in (100, 300))
+    own = field_similarity(identity_field((20, 18), (20, 18), CPU), few[0], few[0])
     torch.testing.assert_close(own, torch.ones_like(own), atol=1e-5, rtol=0)
-    anywhere = random_field((40, 36), (30, 31))
-    close, exact = (field_similarity(anywhere, *patches) for patches in (few, all_of_them))
+    anywhere = random_field((20, 18), (15, 16))
+    close, exact = (field_similarity(anywhere, *patches) for patches in (few, every))
     assert bool((close - exact > -1e-5).all()) and (close - exact).mean() < 0.03
-    assert few[0].values.shape == (40 * 36, 41)
+    assert few[0].values.shape == (20 * 18, 5 * 25) and every[0].values.shape == (20 * 18, 12 * 25)
 
 
 def test_identical_maps_match_themselves() -> None:
