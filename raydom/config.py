@@ -67,6 +67,8 @@ class NstSettings:
     """adam or lbfgs."""
     learning_rate: float = 0.02
     """Step size of Adam."""
+    precision: str = "float32"
+    """What the feature network computes in."""
 
 
 # The gatys presets have the weights of the paper and of its code, which belong to networks trained in Caffe: with
@@ -143,6 +145,9 @@ class NstConfig:
     """adam or lbfgs."""
     learning_rate: float | None = None
     """Step size of Adam, in units of the intensity range; L-BFGS uses 1."""
+    precision: str | None = None
+    """What the feature network computes in: float32, or bfloat16, with which VGG is nearly twice as fast on processors
+    that have it, for about a percent of the loss; losses and images stay float32."""
 
     def __post_init__(self) -> None:
         require(
@@ -157,7 +162,8 @@ class NstConfig:
         for name in ("steps", "refine_steps"):
             require(getattr(values, name) >= 0, f"nst.{name} must be >= 0; got {getattr(values, name)}.")
         for name, known in {
-            "optimizer": ("adam", "lbfgs"), "loss": ("sums", "notebook", "means"), "pooling": ("max", "average")
+            "optimizer": ("adam", "lbfgs"), "loss": ("sums", "notebook", "means"), "pooling": ("max", "average"),
+            "precision": ("float32", "bfloat16"),
         }.items():  # fmt: skip
             value = getattr(values, name)
             require(value in known, f"nst.{name} must be one of {', '.join(known)}; got {value!r}.")

@@ -140,6 +140,8 @@ class StyleTargets:
     style_weight: float
     form: str = "sums"
     """Which published form the losses have."""
+    precision: str = "float32"
+    """What the network computes in while images are optimised: float32 or bfloat16."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -186,7 +188,14 @@ def style_targets(
         inputs = network.as_inputs(view(style))
         grams = {layer: gram_matrix(features) for layer, features in network(inputs, style_layers).items()}
         targets = StyleTargets(
-            network, view, grams, tuple(content_layers), config.content_weight, config.style_weight or 0.0, config.loss
+            network,
+            view,
+            grams,
+            tuple(content_layers),
+            config.content_weight,
+            config.style_weight or 0.0,
+            config.loss,
+            config.precision,
         )
         if config.style_weight is not None:
             return targets
@@ -207,9 +216,9 @@ def losses(
         targets: Of the style.
     """
     n, _, *shape = image.shape
-    inputs = targets.network.as_inputs(targets.view(image))
-    features = targets.network(inputs, targets.layers)
-    repeats = len(inputs) // len(next(iter(targets.grams.values())))
+    features = _features(image, targets, targets.layers)
+    first = next(iter(targets.grams))
+    repeats = len(features[first]) // len(targets.grams[first])
     style = style_loss(
         {layer: gram_matrix(features[layer]) for layer in targets.grams},
         {layer: gram.repeat(repeats, 1, 1) for layer, gram in targets.grams.items()},
@@ -224,7 +233,16 @@ def losses(
 def content_targets(content: Float[Tensor, "n c h w"], targets: StyleTargets) -> dict[str, Tensor]:
     """Features of stretched content images at the content layers."""
     with torch.no_grad():
-        return targets.network(targets.network.as_inputs(targets.view(content)), targets.content_layers)
+        return _features(content, targets, targets.content_layers)
+
+
+def _features(image: Float[Tensor, "n c h w"], targets: StyleTargets, layers: Sequence[str]) -> dict[str, Tensor]:
+    inputs = targets.network.as_inputs(targets.view(image))
+    if targets.precision == "float32":
+        return targets.network(inputs, layers)
+    with torch.autocast(inputs.device.type, torch.bfloat16):
+        features = targets.network(inputs, layers)
+    return {layer: seen.float() for layer, seen in features.items()}
 
 
 def transfer(
@@ -407,7 +425,7 @@ def survey(
     recorded = {layer: gram.new_zeros(config.refine_steps, *gram.shape) for layer, gram in targets.grams.items()}
     unit = content.new_ones(1, content.shape[1], 1, 1)
     for step in range(config.refine_steps):
-        features = _features(image, targets)
+        features = _features(image, targets, targets.layers)
         slopes = _style_slopes(features, targets)
         for layer, slope in slopes.items():
             # Twice, as F is on both sides of F F^T.
@@ -444,14 +462,10 @@ def replay(
     image, adam = _adam(start, config)
     for step in range(survey.num_steps):
         slopes = {layer: slopes[step] for layer, slopes in survey.slopes.items()}
-        gradient = _gradient(image, _features(image, targets), content_features, slopes, survey.content)
+        gradient = _gradient(image, _features(image, targets, targets.layers), content_features, slopes, survey.content)
         image.grad = gradient / survey.unit
         adam.step()
     return _check_finite(image, config)
-
-
-def _features(image: Float[Tensor, "n c h w"], targets: StyleTargets) -> dict[str, Tensor]:
-    return targets.network(targets.network.as_inputs(targets.view(image)), targets.layers)
 
 
 def _style_slopes(features: Mapping[str, Tensor], targets: StyleTargets) -> dict[str, Tensor]:

@@ -173,6 +173,16 @@ def test_the_loss_falls(optimizer: str) -> None:
     assert result.shape == content.shape
 
 
+def test_in_bfloat16_the_loss_falls_about_as_far() -> None:
+    content, style = images(1), images(1, 1, (9, 14)) ** 3
+    targets = targets_of(style)
+    rough = targets_of(style, replace(CONFIG, precision="bfloat16"))
+    config = replace(CONFIG, steps=40)
+    finals = [float(total(transfer(content, content, t, config), content, targets)) for t in (targets, rough)]
+    assert finals[0] != finals[1] and finals[1] < 1.1 * finals[0] < 0.5 * float(total(content, content, targets))
+    assert transfer(content, content, rough, config).dtype == torch.float32
+
+
 def test_without_steps_the_start_is_the_result() -> None:
     content, start = images(2), images(2, 5)
     assert torch.equal(transfer(content, start, targets_of(images(1, 1)), replace(CONFIG, steps=0)), start)
