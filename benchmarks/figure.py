@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import raydom
-from raydom.errors import ConfigError
+from raydom.errors import ConfigError, DataError
 from raydom.report.pictures import Cell, grid
 from raydom.storage.readers import read_image
 
@@ -46,7 +46,7 @@ SETTINGS = {
     "strotss": ("strotss", {}),
     "strotss, content / 4": ("strotss", {"content_weight": 0.25}),
     "analogy": ("analogy", {}),
-    "analogy, weight level 1": ("analogy", {"weight_level": 1}),
+    "analogy, the style's detail": ("analogy", {"detail": "style"}),
 }
 
 
@@ -80,7 +80,7 @@ def main() -> int:
             learned = shared if method in ("nst", "strotss", "analogy") else {}
             try:
                 row.append(raydom.stylize(content, style, method, channel_axis=0, **learned, **own))
-            except ConfigError as error:  # macenko is for H&E alone
+            except (ConfigError, DataError) as error:  # macenko is for H&E alone
                 sys.stdout.write(f"{name}, {title}: {error}\n")
                 row.append("is for H&E alone")
             sys.stdout.write(f"{name}, {title}: {time.perf_counter() - began:.1f} s\n")

@@ -173,7 +173,7 @@ def content(data: Path, weights: str) -> None:
         image, style = pixels_of(data / content_file, scale), pixels_of(data / style_file)
         for name, options in {
             **{f"weight level {level}": {"weight_level": level} for level in (1, 2, 3)},
-            "photo": {"photo": True},
+            "photo": {"detail": "content"},
             "from the histogram-matched image": {"init": "histogram"},
         }.items():
             began = time.process_time()

@@ -240,11 +240,13 @@ class AnalogyConfig:
     """Iterations of PatchMatch at each layer."""
     deconvolution_iterations: int = 100
     """Iterations of L-BFGS at each layer, at most."""
-    photo: bool = False
-    """Keep the content's own detail: only its smooth part (by weighted least squares) is replaced."""
+    detail: str = "content"
+    """content (the paper's photo mode: only the smooth part of the content, by weighted least squares, is replaced) or
+    style (everything is: this loses the cells)."""
 
     def __post_init__(self) -> None:
         require(self.weight_level in (1, 2, 3), f"analogy.weight_level must be 1, 2 or 3; got {self.weight_level}.")
+        require(self.detail in ("content", "style"), f"analogy.detail must be content or style; got {self.detail!r}.")
         for name in ("patchmatch_iterations", "deconvolution_iterations"):
             require(getattr(self, name) >= 1, f"analogy.{name} must be >= 1; got {getattr(self, name)}.")
 
@@ -321,11 +323,15 @@ class StyleConfig(StyleOptions):
             known |= {"on_content_loss": self.on_content_loss, "content_threshold": self.content_threshold}
         if self.method in ("none", *MATCHING):
             return known
-        shared = {name: getattr(self, name) for name in ("features", "init", "overview_px", "seed")}
+        if self.method == "macenko":
+            return known | {"overview_px": self.overview_px}
         own = to_dict(self)
-        if self.method == "nst":
-            return known | shared | {"nst": to_dict(self.nst.settings())}
-        return known | shared | ({self.method: own[self.method]} if self.method in own else {})
+        shared = {name: own[name] for name in ("features", "init", "overview_px", "seed")}
+        if ":" in self.method:  # it is given all of them
+            return known | shared | {name: own[name] for name in ("weights", "nst", "strotss", "analogy")}
+        return (
+            known | shared | {self.method: to_dict(self.nst.settings()) if self.method == "nst" else own[self.method]}
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- networks

@@ -26,6 +26,8 @@ from raydom.report.pictures import Cell, Panel, grid
 from raydom.storage.collection import open_collection
 from raydom.types import Region
 
+METHODS = ("meanstd", "histogram", "reinhard", "nst")
+"""What is compared: the methods that take seconds an image."""
 IMAGES = {"source": 12, "target": 6}
 SIZE_PX = 256
 PICTURED = 3
@@ -84,6 +86,7 @@ def demo(config: DemoConfig) -> int:
                 out=str(out),
                 skip_unavailable=True,
                 options=config.options,
+                methods=METHODS,
                 run=config.run,
             )
         )

@@ -151,7 +151,7 @@ def transfer(
     grid = style.network.grid(layers[0])
     field = upscaled(field, grid, _PIXELS, content.shape[2:], style.shown.shape[2:])
     result = vote(field, style.shown, PIXEL_PATCH_SIZE)
-    return _with_own_detail(content, result) if config.photo else result
+    return _with_own_detail(content, result) if config.detail == "content" else result
 
 
 def match(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,15 @@ import torch
 
 from raydom.algorithms.large import Styler, global_pass, styled_region
 from raydom.algorithms.styles import StyleInput, get_method, style_config, with_features
-from raydom.errors import ConfigError
+from raydom.config import StyleConfig
+from raydom.errors import ConfigError, DataError
+from raydom.images.content import content_score
 from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, to_fraction
 from raydom.images.resample import resample
 from raydom.images.tiles import cut_blocks
 from raydom.types import ImageStatistics, Region
+
+logger = logging.getLogger(__name__)
 
 PART_PX = 1024
 """Side of the parts in which an image larger than the overview is refined, px."""
@@ -84,10 +89,29 @@ def stylize(
         result = styler.at(1.0)(content, generator)[0].cpu().numpy()
     else:
         result = _in_parts(styler, content, generator)
+    if _has_lost(content.pixels[0].cpu().numpy(), result, styler, config) and config.on_content_loss == "fallback":
+        return image.copy()
     both_float = content_cyx.dtype.kind == style_cyx.dtype.kind == "f"
     units = style_statistics if both_float else content_statistics
     pixels = from_fraction(result, content_cyx.dtype, units)
     return pixels[0] if axis is None else np.moveaxis(pixels, 0, axis)
+
+
+def _has_lost(content: np.ndarray, result: np.ndarray, styler: Styler, config: StyleConfig) -> bool:
+    """Whether the result has lost its content, which is warned of.
+
+    Raises:
+        DataError: If ``on_content_loss`` says fail.
+    """
+    (_, style_statistics), *_ = styler.style.each()
+    score = content_score(content, result, content.std(axis=(1, 2)).tolist(), style_statistics.std)
+    if score >= config.content_threshold:
+        return False
+    told = f"{config.method} has not kept the content: its score is {score:.2f}, below {config.content_threshold:g}"
+    if config.on_content_loss == "fail":
+        raise DataError(f"{told}. Choose a gentler setting or another style image.")
+    logger.warning("%s.", told)
+    return True
 
 
 def _in_parts(styler: Styler, content: StyleInput, generator: torch.Generator) -> np.ndarray:

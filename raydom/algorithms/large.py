@@ -33,6 +33,8 @@ GUIDE_RADIUS_PX = 8
 """Half the side of the windows in which the gain is fitted, px of the overview."""
 FLAT = 0.05
 """Windows whose content deviates less than this share of the whole overview's deviation count as flat."""
+LEAST_STYLE_PX = 128
+"""Shorter side, px, below which a style image is not made smaller."""
 WINDOW_PX = 256
 """Side of the windows at full size on which a method is surveyed, px; more where the halo is large."""
 
@@ -50,14 +52,16 @@ class Styler:
     prepared: dict[float, Apply] = field(default_factory=dict)
 
     def at(self, scale: float) -> Apply:
-        """Structures of the style image shrink with the content's."""
+        """Structures of the style image shrink with the content's, as long as enough of it is left to have a style."""
+        least = min(1.0, LEAST_STYLE_PX / min(self.style.pixels.shape[2:]))
+        scale = max(scale, least)
         if scale not in self.prepared:
             self.prepared[scale] = self.method.prepare(shrunk(self.style, scale), self.config)
         return self.prepared[scale]
 
     def refiner(self) -> Refining | None:
         """The method at full size, if it refines blocks."""
-        full = None if self.method.pointwise else self.at(1.0)
+        full = self.at(1.0) if self.method.refines else None
         return full if isinstance(full, Refining) and full.refine_steps > 0 else None
 
     def learning(self) -> Learning | None:

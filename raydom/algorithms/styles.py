@@ -71,6 +71,8 @@ class Method:
     """Raised when the results change."""
     learns: bool = False
     """Whether it is prepared to a ``Learning``."""
+    refines: bool = False
+    """Whether it is prepared to a ``Refining``."""
     takes_regions: bool = False
     """Whether it compares images region by region, if their regions are given."""
 
@@ -169,8 +171,10 @@ def floats_per_px(config: StyleConfig) -> float:
     config = with_features(config)
     network = feature_network(str(config.features), config.weights, "cpu")
     own = config.nst.settings()
-    layers = (*own.style_layers, *own.content_layers)
-    chosen = layers or (*network.default_style_layers, *network.default_content_layers)
+    chosen = (
+        *(own.style_layers or network.default_style_layers),
+        *(own.content_layers or network.default_content_layers),
+    )
     return network.floats_per_px(chosen if config.method == "nst" else network.layers)
 
 
@@ -269,6 +273,7 @@ class _Nst(_Optimising):
     def __init__(self, style: StyleInput, config: StyleConfig) -> None:
         self.settings = config.nst.settings()
         super().__init__(style, config, config.init or self.settings.init)
+        self.network = self.network.with_pooling(self.settings.pooling)
         self.targets = nst.style_targets(self.style, self.network, self.settings, self.view)
         self.halo_px, self.stride_px = self.targets.halo_px, self.targets.stride_px
         self.refine_steps = self.settings.refine_steps
@@ -340,7 +345,7 @@ METHODS = {
         for name, function in _MATCHING.items()
     },
     "macenko": Method("macenko", _Macenko, pointwise=False, version=1, learns=True),
-    "nst": Method("nst", _Nst, pointwise=False, version=2),
+    "nst": Method("nst", _Nst, pointwise=False, version=2, refines=True),
     "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
     "analogy": Method("analogy", _Analogy, pointwise=False, version=1),
 }

@@ -14,7 +14,7 @@ import torch
 from raydom.cluster.blocks import run_block_jobs
 from raydom.commands import CompareConfig
 from raydom.config import StyleConfig, StyleOptions, to_dict
-from raydom.errors import ConfigError
+from raydom.errors import ConfigError, DataError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor
 from raydom.inference.runner import JobReport
@@ -53,7 +53,7 @@ def compare(config: CompareConfig) -> list[JobReport]:
         job = _job(config, *key)
         try:
             check_job(job)
-        except ConfigError as error:
+        except (ConfigError, DataError) as error:
             if not config.skip_unavailable or key[1] == "none":
                 raise
             notes[key] = str(error)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raydom.algorithms.large import LARGE_VERSION
+from raydom.algorithms.large import LARGE_VERSION, Styler
 from raydom.algorithms.styles import StyleInput, floats_per_px, get_method, weights_digest, with_features
 from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
@@ -286,8 +286,13 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
         allowed = machine_memory_gib() / workers
     images = job.chosen_images()
     spec = open_model(job.model, images).spec if job.model is not None else None
-    style_floats = floats_per_px(job.style)
+    method_floats = floats_per_px(job.style)
+    style = NO_STYLE if job.style.style is None else style_input(job.style.style)
+    refiner = Styler(get_method(job.style.method), style, job.style).refiner()
+    style_halo = 0 if refiner is None else refiner.halo_px
     for image in images:
+        # A feature network sees three channels as one image, and of any other number each as one.
+        style_floats = method_floats * (1 if image.num_channels == 3 else image.num_channels)
         overview_px = min(
             job.style.overview_px**2, math.prod(model_shape(image.spatial_shape, job.scale_of(image.record, spec)))
         )
@@ -299,9 +304,9 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
                 f"{int(job.style.overview_px * (allowed / needed) ** 0.5)} or less, or allow more with --memory-gib or "
                 "fewer --workers."
             )
-        needed = _block_gib(job, spec, image, job.blocks.block_size, style_floats)
+        gib = functools.partial(_block_gib, job, spec, image, style_floats=style_floats, style_halo=style_halo)
+        needed = gib(job.blocks.block_size)
         if needed > allowed:
-            gib = functools.partial(_block_gib, job, spec, image, style_floats=style_floats)
             fitting = [n for n in range(16, job.blocks.block_size, 16) if gib(n) <= allowed]
             remedy = f"Choose --block-size {fitting[-1]} or less" if fitting else "No block size is small enough here"
             raise ConfigError(
@@ -318,17 +323,20 @@ def machine_memory_gib() -> float:
     return min(total, int(told) if told.isdigit() else total) / 2**30
 
 
-def _block_gib(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int, style_floats: float) -> float:
+def _block_gib(
+    job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int, style_floats: float, style_halo: int
+) -> float:
     """About what a worker holds of a block at its peak, GiB, with the neighbours that it reads and writes."""
     scale = job.scale_of(image.record, spec)
     halo = 0 if spec is None else job.blocks.halo or spec.receptive_field_px
+    if max(model_shape(image.spatial_shape, scale)) <= job.style.overview_px:  # blocks are cut out of the overview
+        style_floats, style_halo = 0.0, 0
+    halo += style_halo
     sides = [min(block_size * scale + 2 * halo, size * scale) for size in image.spatial_shape]
     floats = COPIES_OF_PIXELS * image.num_channels
     if spec is not None:
         floats += ACTIVATIONS_PER_CHANNEL * spec.unet.base_channels
-    if max(model_shape(image.spatial_shape, scale)) > job.style.overview_px:  # else blocks are cut out of the overview
-        floats += round(style_floats)
-    return math.prod(sides) * floats * 4 / 2**30
+    return math.prod(sides) * (floats + style_floats) * 4 / 2**30
 
 
 def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> None:

@@ -54,8 +54,8 @@ logger = logging.getLogger(__name__)
 
 OPEN_IMAGES = 16
 """Images that a worker keeps open; its tasks come image by image."""
-BAND_PX = 512
-"""Height of the bands in which an overview is read, px of the overview."""
+BAND_PX = 1024
+"""Height of the bands in which an overview is read, px of what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,9 @@ class Predictor:
         if self.network is None or self.spec is None:
             if not np.isfinite(styled).all():
                 raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
-            pixels = self._to_pixels(styled, image)
+            undone = fields.get("content_lost") and self.job.style.on_content_loss == "fallback"
+            units = image.statistics if undone else self._units(image)
+            pixels = from_fraction(styled, np.dtype(image.record.dtype), units)
             kept = {name: image.labels(name).numpy(task.block.write) for name in image.record.labels}
             return BlockOutput(pixels, kept, fields)
         probability = self._probability(styled[:, inputs.rows][:, :, inputs.columns])
@@ -536,9 +538,9 @@ class Predictor:
         ):
             level += 1
         have = image.level_shape(level)
-        bands = []
-        for top in range(region.start[0], region.stop[0], BAND_PX):
-            band = Region((top, region.start[1]), (min(top + BAND_PX, region.stop[0]), region.stop[1]))
+        bands, height = [], max(1, BAND_PX * shape[0] // have[0])
+        for top in range(region.start[0], region.stop[0], height):
+            band = Region((top, region.start[1]), (min(top + height, region.stop[0]), region.stop[1]))
             source = source_region(band, have, shape)
             fractions = to_fraction(image.numpy(source, level), image.statistics)
             bands.append(resample(fractions, source, band, have, shape))

@@ -46,6 +46,17 @@ class InputConvention:
         return (images * self.scale - mean) / std
 
 
+@dataclass(frozen=True, slots=True)
+class FractionRange:
+    """How a segmenter wants its pixels: these fractions of the legal range as 0 and 1."""
+
+    low: float
+    high: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return (images - self.low) / (self.high - self.low)
+
+
 TORCHVISION = InputConvention("torchvision", False, 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = InputConvention("caffe", True, 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 CAFFE_RGB = InputConvention("caffe-rgb", False, 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
@@ -271,8 +282,8 @@ class FeatureNetwork(nn.Module):
         return max(layers, key=self.layers.index)
 
     def digest(self) -> str:
-        """A short hash of the weights, for fingerprints."""
-        total = hashlib.sha256()
+        """A short hash of the weights and the input convention, for fingerprints."""
+        total = hashlib.sha256(repr(self.convention).encode())
         for key, value in self.state_dict().items():
             total.update(key.encode())
             total.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -303,7 +314,7 @@ class EncoderFeatures(FeatureNetwork):
             f"encoder:{source}",
             nn.Sequential(*parts),
             levels,
-            lambda images: (images - spec.low) / (spec.high - spec.low),
+            FractionRange(spec.low, spec.high),
             style_layers=list(levels)[:1],
             content_layers=list(levels)[:1],
             source=source,

@@ -299,3 +299,30 @@ def test_nst_sees_with_the_encoder_of_a_model_run(tmp_path: Path, monkeypatch: p
     rgb = picture("uint8", (8, 8, 3))
     with pytest.raises(ConfigError, match="trained on 1 channels and the images have 3"):
         stylize(rgb, rgb, features=f"encoder:{tmp_path}")
+
+
+def test_content_that_is_lost_is_told_left_as_it_was_or_refused(caplog: pytest.LogCaptureFixture) -> None:
+    image, style = np.kron(picture("uint8", (8, 8)), np.ones((8, 8), np.uint8)), picture("uint8", (64, 64))
+    method = f"{__name__}:blank"
+    assert np.ptp(stylize(image, style, method)) == 0
+    assert "has not kept the content: its score is 0.0" in caplog.text
+    assert np.array_equal(stylize(image, style, method, on_content_loss="fallback"), image)
+    with pytest.raises(DataError, match="has not kept the content"):
+        stylize(image, style, method, on_content_loss="fail")
+
+
+def blank(content: StyleInput, style: StyleInput, config: StyleConfig, generator: torch.Generator) -> Tensor:
+    return torch.full_like(content.pixels, 0.5)
+
+
+def test_pooling_changes_what_deep_layers_see(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for index, inputs, outputs in ((0, 3, 64), (2, 64, 64), (5, 64, 128)):
+        state[f"features.{index}.weight"] = 0.05 * torch.randn(outputs, inputs, 3, 3, generator=generator)
+        state[f"features.{index}.bias"] = torch.zeros(outputs)
+    torch.save(state, tmp_path / "vgg19.pth")
+    image, style = picture("uint8", (24, 24)), picture("uint8", (24, 24))
+    options = {"features": "vgg19", "weights": str(tmp_path / "vgg19.pth"), "steps": 3, "style_layers": ("relu2_1",)}
+    found = [stylize(image, style, "nst", pooling=pooling, **options) for pooling in ("max", "average")]
+    assert not np.array_equal(*found)

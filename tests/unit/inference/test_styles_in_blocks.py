@@ -108,3 +108,15 @@ def test_matching_keeps_the_content(tmp_path, collection, style_of):
     _, receipts, report = stylised(collection, style_of(method="histogram", on_content_loss="fail"), tmp_path / "o", 64)
     assert min(report.content_scores) > 0.9 and report.num_content_lost == 0
     assert not any(receipt.content_lost for receipt in receipts.values())
+
+
+def test_what_falls_back_keeps_its_scale(tmp_path, make_collection, style_of):
+    import tifffile
+
+    rng = np.random.default_rng(5)
+    pixels = (500 + 100 * np.kron(rng.random((1, 16, 16)), np.ones((1, 4, 4)))).astype(np.float32)
+    tifffile.imwrite(tmp_path / "float.tif", rng.random((32, 32)).astype(np.float32))
+    style = style_of(method=f"{__name__}:scramble", style=str(tmp_path / "float.tif"), on_content_loss="fallback")
+    found, _, report = stylised(make_collection("f", {"img": pixels}), style, tmp_path / "o", 64)
+    assert report.num_content_lost == 1
+    np.testing.assert_allclose(found, pixels, rtol=1e-3)

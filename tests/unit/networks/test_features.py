@@ -239,7 +239,8 @@ def test_weights_come_from_a_url_and_are_kept(
     first = load_features("vgg19", f"caffe:{address}/w.safetensors")
     assert first.convention.name == "caffe"
     path.unlink()
-    assert load_features("vgg19", f"{address}/w.safetensors").digest() == first.digest()
+    assert load_features("vgg19", f"caffe:{address}/w.safetensors").digest() == first.digest()
+    assert load_features("vgg19", f"{address}/w.safetensors").digest() != first.digest()  # seen in another convention
     with pytest.raises(ConfigError, match=r"cannot be fetched.*404"):
         load_features("vgg19", f"{address}/other.pth")
     assert [file.suffix for file in (tmp_path / "home/hub/checkpoints").iterdir()] == [".safetensors"]
