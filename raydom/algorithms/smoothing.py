@@ -49,13 +49,20 @@ def weighted_least_squares(
 
 def _divergence(flow: Tensor, axis: int) -> Tensor:
     """At each pixel, what flows in from the pixel before it minus what flows on to the next one."""
-    edge = torch.zeros_like(flow.narrow(axis, 0, 1))
+    edge = _edge(flow, axis)
     return torch.cat([edge, flow], axis) - torch.cat([flow, edge], axis)
 
 
 def _sum_around(weights: Tensor, axis: int) -> Tensor:
-    edge = torch.zeros_like(weights.narrow(axis, 0, 1))
+    edge = _edge(weights, axis)
     return torch.cat([edge, weights], axis) + torch.cat([weights, edge], axis)
+
+
+def _edge(flow: Tensor, axis: int) -> Tensor:
+    """Zeros beyond the first or the last of what lies between neighbours (nothing does in a row of one pixel)."""
+    shape = list(flow.shape)
+    shape[axis] = 1
+    return flow.new_zeros(shape)
 
 
 def _dot(a: Tensor, b: Tensor) -> Float[Tensor, "n c 1 1"]:
