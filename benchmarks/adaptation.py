@@ -27,7 +27,7 @@ from raydom.cluster.compare import compare
 from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
 from raydom.commands import CompareConfig, IngestConfig, SupervisedConfig
-from raydom.config import RunConfig, StyleOptions, TrainConfig
+from raydom.config import METHODS, RunConfig, StyleOptions, TrainConfig
 from raydom.report.tables import show_table
 
 RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=2)
@@ -169,9 +169,19 @@ def model_of(name: str, seed: int, steps: int, intensity: bool, data: Path, out:
 
 
 def rows_of(
-    pair: str, seed: int, steps: int, intensity: bool, num_styles: int, options: StyleOptions, data: Path, out: Path
+    pair: str,
+    seed: int,
+    steps: int,
+    intensity: bool,
+    num_styles: int,
+    methods: tuple[str, ...],
+    with_ceiling: bool,
+    options: StyleOptions,
+    data: Path,
+    out: Path,
 ) -> list[dict[str, Any]]:
     """The rows of one pair, seed and training: the source model with every method, and the ceiling unadapted."""
+    key = {"pair": pair, "seed": seed, "steps": steps, "intensity": intensity, "features": str(options.features)}
     source, target = PAIRS[pair]
     model = model_of(source, seed, steps, intensity, data, out)
     where = out / "comparisons" / Path(model).name
@@ -189,10 +199,13 @@ def rows_of(
         return pq.read_table(f"{config.out}/comparison.parquet").to_pylist()
 
     styles = tuple(str(data / style) for style in DOMAINS[source].styles[:num_styles])
-    rows = table(f"methods-{num_styles}", model=(model,), style=styles, options=options, skip_unavailable=True)
+    rows = table(
+        f"methods-{num_styles}", model=(model,), style=styles, methods=methods, options=options, skip_unavailable=True
+    )
+    if not with_ceiling:
+        return [key | row for row in rows]
     ceiling = model_of(target, seed, steps, True, data, out)
     rows += [row | {"method": "trained on the target"} for row in table("ceiling", model=(ceiling,), methods=("none",))]
-    key = {"pair": pair, "seed": seed, "steps": steps, "intensity": intensity, "features": str(options.features)}
     return [key | row for row in rows]
 
 
@@ -204,7 +217,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--plain", action="store_true", help="train the source models without intensity augmentation")
     parser.add_argument("--styles", type=int, default=1, help="style images of the source to try")
-    parser.add_argument("--features", default="squeezenet1_1")
+    parser.add_argument("--features", default="raydom")
+    parser.add_argument("--methods", nargs="+", default=[method for method in METHODS if method != "macenko"])
+    parser.add_argument("--without-ceiling", action="store_true", help="train no model on the target")
     options = parser.parse_args()
     data = Path(os.environ["RAYDOM_DATA"])
     weights = str(next(Path(os.environ["RAYDOM_WEIGHTS"]).glob("squeezenet1_1*.safetensors")))
