@@ -233,7 +233,18 @@ def main() -> int:
                 key["features"] = options.features
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                rows += rows_of(pair, seed, options.steps, not options.plain, options.styles, style, data, options.out)
+                rows += rows_of(
+                    pair,
+                    seed,
+                    options.steps,
+                    not options.plain,
+                    options.styles,
+                    tuple(options.methods),
+                    not options.without_ceiling,
+                    style,
+                    data,
+                    options.out,
+                )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(pa.Table.from_pylist(rows), path)
     show_table(pa.Table.from_pylist(rows).drop_columns(["note", "model"]), digits=3)
