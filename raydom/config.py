@@ -75,43 +75,26 @@ class NstSettings:
 # torchvision's, whose features are of another scale, set style_ratio instead. Neishabouri states neither weights nor
 # layers; these are Gatys'.
 _PAPER_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+_GATYS = NstSettings(
+    features="vgg19",
+    init="noise",
+    style_layers=_PAPER_STYLE,
+    content_layers=("relu4_2",),
+    pooling="average",
+    style_weight=1e3,
+    steps=500,
+    refine_steps=75,
+    optimizer="lbfgs",
+)
+_NOTEBOOK = dataclasses.replace(_GATYS, init="content", pooling="max", loss="notebook")
+_NEURONS = dataclasses.replace(_NOTEBOOK, features="vgg16", loss="means", steps=75, refine_steps=40)
 NST_PRESETS = {
     "cells": NstSettings(),
-    "gatys": NstSettings(
-        features="vgg19",
-        init="noise",
-        style_layers=_PAPER_STYLE,
-        content_layers=("relu4_2",),
-        pooling="average",
-        style_weight=1e3,
-        steps=500,
-        refine_steps=75,
-        optimizer="lbfgs",
-    ),
-    "gatys-notebook": NstSettings(
-        features="vgg19",
-        init="content",
-        style_layers=_PAPER_STYLE,
-        content_layers=("relu4_2",),
-        loss="notebook",
-        style_weight=1e3,
-        steps=500,
-        refine_steps=75,
-        optimizer="lbfgs",
-    ),
-    "neurons-75": NstSettings(
-        features="vgg16",
-        init="content",
-        style_layers=_PAPER_STYLE,
-        content_layers=("relu4_2",),
-        loss="means",
-        style_weight=1e3,
-        steps=75,
-        refine_steps=40,
-        optimizer="lbfgs",
-    ),
+    "gatys": _GATYS,
+    "gatys-notebook": _NOTEBOOK,
+    "neurons-75": _NEURONS,
+    "neurons-150": dataclasses.replace(_NEURONS, steps=150, refine_steps=75),
 }
-NST_PRESETS["neurons-150"] = dataclasses.replace(NST_PRESETS["neurons-75"], steps=150, refine_steps=75)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
