@@ -3,9 +3,9 @@
     RAYDOM_DATA=... RAYDOM_WEIGHTS=... uv run python benchmarks/styles.py nst seconds --side 512
 
 nst: the time until the loss is what the plain published loop ends at. The loop is Gatys' notebook: one image at full
-size from the start, every layer computed, L-BFGS. Against it the same loss of the same network, at half size first;
-with L-BFGS, with the network in bfloat16 too (down to 2 % less, as it sees the loss itself in bfloat16), and with
-Adam.
+size from the start, every layer computed, L-BFGS. Against it ``nst`` with the same loss of the same network and
+``coarse_steps``; with L-BFGS, with the network in bfloat16 too (down to 2 % less, as it sees the loss itself in
+bfloat16), and with Adam.
 seconds: each method once, as ``raydom.stylize`` with its defaults.
 
 A row per measurement is printed; --evaluations shortens the plain loop.
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import raydom
-from raydom.algorithms.nst import StyleTargets, style_targets, transfer
+from raydom.algorithms.nst import StyleTargets, coarse_start, halved, style_targets, transfer
 from raydom.config import NST_PRESETS, NstSettings
 from raydom.errors import DataError
 from raydom.networks.features import FeatureNetwork, load_features
@@ -124,14 +124,8 @@ class Reached(Exception):
 
 
 def until(goal: float, content: Tensor, style: Tensor, network: FeatureNetwork, settings: NstSettings) -> list[float]:
-    """Losses at full size until ``goal`` is reached, after a first pass at half size."""
-
-    def half(images: Tensor) -> Tensor:
-        return F.interpolate(images, scale_factor=0.5, mode="area")
-
-    small = half(content)
-    coarse = transfer(small, small, style_targets(half(style), network, settings), settings)
-    start = content + F.interpolate(coarse - small, size=content.shape[2:], mode="bilinear")
+    """Losses at full size until ``goal`` is reached, after ``coarse_steps``."""
+    start = coarse_start(content, content, style_targets(halved(style), network, settings), settings)
     seen: list[float] = []
 
     def watch(step: int, loss: Tensor) -> None:
@@ -161,7 +155,7 @@ def nst(trial: Trial) -> None:
         )
         for optimizer, precision in (("lbfgs", "float32"), ("lbfgs", "bfloat16"), ("adam", "float32")):
             steps = max(1, trial.evaluations // 2)
-            own = replace(settings, optimizer=optimizer, precision=precision, steps=steps)
+            own = replace(settings, optimizer=optimizer, precision=precision, coarse_steps=steps, steps=steps)
             began = time.perf_counter()
             own_goal = goal * (0.98 if precision == "bfloat16" else 1)
             losses = until(own_goal, content, style, fast_network, own)

@@ -59,6 +59,8 @@ class NstSettings:
     """Weight of the style loss; None: from style_ratio."""
     style_ratio: float = 10.0
     """Style against content when style_weight is None."""
+    coarse_steps: int = 0
+    """Steps at half size before those."""
     steps: int = 40
     """Optimiser steps on the overview."""
     refine_steps: int = 20
@@ -92,6 +94,7 @@ NST_PRESETS = {
     "cells": NstSettings(),
     "gatys": _GATYS,
     "gatys-notebook": _NOTEBOOK,
+    "gatys-notebook-hr": dataclasses.replace(_NOTEBOOK, coarse_steps=500, steps=200),
     "neurons-75": _NEURONS,
     "neurons-150": dataclasses.replace(_NEURONS, steps=150, refine_steps=75),
 }
@@ -103,7 +106,8 @@ class NstConfig:
 
     preset: str = "cells"
     """cells (shallow layers from the matched image, measured on microscopy), gatys (the paper), gatys-notebook (its
-    published code), neurons-75 and neurons-150 (Neishabouri: VGG-16, 75 and 150 steps)."""
+    published code), gatys-notebook-hr (with the first pass of that code at a lower resolution, here half), neurons-75
+    and neurons-150 (Neishabouri: VGG-16, 75 and 150 steps)."""
     style_layers: tuple[str, ...] = ()
     """Layers whose Gram matrices carry the style, instead of the preset's."""
     content_layers: tuple[str, ...] = ()
@@ -120,6 +124,8 @@ class NstConfig:
     """Sets style_weight from the style image, since the scale of the losses differs by orders of magnitude between
     feature networks: at 1, losing all features of the style image would cost as much in style as in content (at
     content_weight 1)."""
+    coarse_steps: int | None = None
+    """Steps at half size before those at the image's own (or the overview's): coarse-to-fine, for large structures."""
     steps: int | None = None
     """Optimiser steps: on the whole image, or on the overview of one that is larger."""
     refine_steps: int | None = None
@@ -142,7 +148,7 @@ class NstConfig:
             f"give nst.style_weight or nst.style_ratio, not both; got {self.style_weight} and {self.style_ratio}.",
         )
         values = self.settings()
-        for name in ("steps", "refine_steps"):
+        for name in ("coarse_steps", "steps", "refine_steps"):
             require(getattr(values, name) >= 0, f"nst.{name} must be >= 0; got {getattr(values, name)}.")
         for name, known in {
             "optimizer": ("adam", "lbfgs"), "loss": ("sums", "notebook", "means"), "pooling": ("max", "average"),

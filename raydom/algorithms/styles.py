@@ -275,11 +275,19 @@ class _Nst(_Optimising):
         super().__init__(style, config, config.init or self.settings.init)
         self.network = self.network.with_pooling(self.settings.pooling)
         self.targets = nst.style_targets(self.style, self.network, self.settings, self.view)
+        self.coarse = (
+            nst.style_targets(nst.halved(self.style), self.network, self.settings, self.view)
+            if self.settings.coarse_steps
+            else None
+        )
         self.halo_px, self.stride_px = self.targets.halo_px, self.targets.stride_px
         self.refine_steps = self.settings.refine_steps
 
     def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
-        return self.legal(nst.transfer(*self.stretched(content, generator), self.targets, self.settings))
+        stretched, start = self.stretched(content, generator)
+        if self.coarse is not None:
+            start = nst.coarse_start(stretched, start, self.coarse, self.settings)
+        return self.legal(nst.transfer(stretched, start, self.targets, self.settings))
 
     def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
         return nst.survey(*self.stretched(windows, generator), self.targets, self.settings).to_arrays()

@@ -11,9 +11,11 @@ from raydom.algorithms.nst import (
     HISTORY,
     StyleTargets,
     Survey,
+    coarse_start,
     content_loss,
     content_targets,
     gram_matrix,
+    halved,
     losses,
     replay,
     style_loss,
@@ -222,6 +224,18 @@ def test_with_lbfgs_each_image_ends_where_torch_takes_it_alone() -> None:
 
         optimizer.step(closure)
         torch.testing.assert_close(loss, total(image.detach(), one, targets)[0], rtol=1e-4, atol=0.0)
+
+
+def test_a_coarse_pass_lowers_the_loss_and_leaves_the_finest_detail() -> None:
+    content, style = images(1, shape=(34, 30)), images(1, 1, shape=(40, 40)) ** 3
+    config = replace(CONFIG, coarse_steps=20, content_weight=0.0)
+    start = coarse_start(content, content, targets_of(halved(style), config), config)
+    targets = targets_of(style, config)
+    assert float(total(start, content, targets)) < 0.7 * float(total(content, content, targets))
+    change = (start - content)[..., 2:-2, 2:-2]
+    assert float(change.abs().mean()) > 0.05
+    steps = [change[..., left::2].diff(dim=3).abs().mean() for left in (0, 1)]  # between pixels two apart
+    assert float(change.diff(dim=3).abs().mean()) < 0.7 * float(torch.stack(steps).mean())
 
 
 def test_channels_that_are_no_colours_are_stylised_each_on_its_own() -> None:
