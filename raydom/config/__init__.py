@@ -1,0 +1,52 @@
+"""Typed configurations: what a run is made of, checked once, where it is made.
+
+What the commands share; ``raydom.commands`` has the configuration of each. Importing this package is cheap (no numpy,
+torch or ray), so that ``raydom --help`` is quick. The command line, the YAML files beside the jobs and the JSON beside
+every result all describe these classes.
+"""
+
+from raydom.config.base import fingerprint, from_dict, require, to_dict
+from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
+from raydom.config.images import Condition, ImageFilter
+from raydom.config.models import ModelSpec, UNetConfig
+from raydom.config.styles import (
+    DEFAULT_FEATURES,
+    FEATURES,
+    MATCHING,
+    METHODS,
+    NST_PRESETS,
+    AnalogyConfig,
+    NstConfig,
+    NstSettings,
+    StrotssConfig,
+    StyleConfig,
+    StyleOptions,
+)
+from raydom.config.training import TrainConfig
+
+__all__ = [
+    "DEFAULT_FEATURES",
+    "FEATURES",
+    "MATCHING",
+    "METHODS",
+    "NST_PRESETS",
+    "AnalogyConfig",
+    "BlockConfig",
+    "ClusterConfig",
+    "Condition",
+    "ImageFilter",
+    "ModelSpec",
+    "NstConfig",
+    "NstSettings",
+    "RunConfig",
+    "StrotssConfig",
+    "StyleConfig",
+    "StyleOptions",
+    "TrainConfig",
+    "TrainRunConfig",
+    "UNetConfig",
+    "fingerprint",
+    "from_dict",
+    "require",
+    "to_dict",
+]

@@ -1,0 +1,58 @@
+"""What the training loop can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raydom.config.base import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Settings of the training loop that do not depend on the algorithm."""
+
+    steps: int | None = None
+    """Optimiser steps, instead of epochs."""
+    epochs: int | None = None
+    """Passes over the training images, 50 by default; an epoch is ceil(images / (batch_size * workers)) steps of
+    random crops, but at least 20."""
+    batch_size: int = 8
+    """Crops per worker and step."""
+    crop_px: int = 128
+    """Side of the square training crops, px."""
+    learning_rate: float = 1.0e-3
+    """Peak learning rate of Adam."""
+    schedule: str = "cosine"
+    """constant or cosine (to 0 at the last step)."""
+    weight_decay: float = 1.0e-4
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 switches clipping off."""
+    precision: str = "float32"
+    """float32 or bfloat16 (mixed precision)."""
+    validation_fraction: float = 0.2
+    """Share of the images kept for validation, whole groups at a time."""
+    validate_every: int = 100
+    """Steps between validations, each of which writes a checkpoint."""
+    augment: tuple[str, ...] = ("flip", "rotate", "intensity")
+    """Augmentations of the training crops."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            self.steps is None or self.epochs is None,
+            f"give --steps or --epochs, not both; got steps={self.steps}, epochs={self.epochs}.",
+        )
+        for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be >= 1; got {value}.")
+        require(self.schedule in ("constant", "cosine"), f"schedule must be constant or cosine; got {self.schedule!r}.")
+        require(
+            self.precision in ("float32", "bfloat16"), f"precision must be float32 or bfloat16; got {self.precision!r}."
+        )
+        require(
+            0 < self.validation_fraction < 1,
+            f"validation_fraction must be between 0 and 1; got {self.validation_fraction}.",
+        )
+        require(self.learning_rate > 0, f"learning_rate must be > 0; got {self.learning_rate}.")
+        unknown = set(self.augment) - {"flip", "rotate", "intensity"}
+        require(not unknown, f"unknown augmentation {sorted(unknown)}; choose from flip, rotate, intensity.")
