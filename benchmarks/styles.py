@@ -48,6 +48,7 @@ class Trial:
 
     side_px: int
     evaluations: int
+    networks: tuple[str, ...]
     data: Path
     weights: Path
 
@@ -141,7 +142,8 @@ def until(goal: float, content: Tensor, style: Tensor, network: FeatureNetwork, 
 
 def nst(trial: Trial) -> None:
     content, style = trial.image(CONTENT), trial.image(STYLE)
-    for name, (_, style_layers, content_layers) in NETWORKS.items():
+    for name in trial.networks:
+        _, style_layers, content_layers = NETWORKS[name]
         plain_network = load_features(name, trial.weights_of(name))
         fast_network = load_features(name, trial.weights_of(name)).to(memory_format=torch.channels_last)
         settings = replace(NST_PRESETS["gatys-notebook"], style_layers=style_layers, content_layers=content_layers)
@@ -196,11 +198,16 @@ def main() -> int:
     parser.add_argument("what", nargs="+", choices=list(CASES))
     parser.add_argument("--side", type=int, default=512, help="side of the images, px")
     parser.add_argument("--evaluations", type=int, default=100, help="of the plain loop")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), help="for nst")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     trial = Trial(
-        options.side, options.evaluations, Path(os.environ["RAYDOM_DATA"]), Path(os.environ["RAYDOM_WEIGHTS"])
+        options.side,
+        options.evaluations,
+        tuple(options.networks),
+        Path(os.environ["RAYDOM_DATA"]),
+        Path(os.environ["RAYDOM_WEIGHTS"]),
     )
     for what in options.what:
         CASES[what](trial)
