@@ -32,7 +32,7 @@ from models import write_unet
 from raydom.algorithms.trained import load_trained
 from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, execute_on_ray, run_block_jobs
 from raydom.cluster.session import ray_session
-from raydom.config import BlockConfig, RunConfig, UNetConfig
+from raydom.config import BlockConfig, NetworkConfig, RunConfig
 from raydom.images.intensity import image_statistics
 from raydom.inference.job import BlockJob, plan_job
 from raydom.inference.predictor import Predictor
@@ -80,8 +80,8 @@ def make_collection(folder: Path, shape: tuple[int, int], filled: bool = True) -
 
 
 def make_model(folder: Path) -> str:
-    unet = UNetConfig(in_channels=1, base_channels=16, depth=4)
-    network = build_network("unet", unet)
+    unet = NetworkConfig(in_channels=1, base_channels=16, depth=4)
+    network = build_network(unet)
     return write_unet(folder, network, unet)
 
 

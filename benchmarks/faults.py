@@ -39,7 +39,7 @@ import zarr
 from models import write_unet
 
 from raydom.cli import main as raydom
-from raydom.config import UNetConfig
+from raydom.config import NetworkConfig
 from raydom.images.synthetic import MICROSCOPES, make_cells, render
 from raydom.networks.build import build_network
 from raydom.report.tables import show_table
@@ -345,8 +345,8 @@ class Site:
             site.write_image(name, shape, number)
         tifffile.imwrite(folder / "style.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
         site.ingest(folder / "c")
-        unet = UNetConfig(in_channels=3, base_channels=4, depth=2)
-        network = build_network("unet", unet, seed=3).eval()
+        unet = NetworkConfig(in_channels=3, base_channels=4, depth=2)
+        network = build_network(unet, seed=3).eval()
         with torch.no_grad():  # about half of the pixels are foreground
             probe = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
             last = list(network.parameters())[-1]

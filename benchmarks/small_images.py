@@ -24,7 +24,7 @@ import tifffile
 from models import write_unet
 from PIL import Image
 
-from raydom.config import UNetConfig
+from raydom.config import NetworkConfig
 from raydom.networks.build import build_network
 from raydom.storage.collection import open_collection
 from raydom.storage.receipts import RunFolder
@@ -50,8 +50,8 @@ def make_files(folder: Path, count: int, suffix: str, labels: bool) -> None:
 
 
 def make_model(folder: Path, channels: int) -> None:
-    unet = UNetConfig(in_channels=1, base_channels=channels, depth=2)
-    network = build_network("unet", unet)
+    unet = NetworkConfig(in_channels=1, base_channels=channels, depth=2)
+    network = build_network(unet)
     write_unet(folder, network, unet)
 
 

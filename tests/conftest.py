@@ -92,27 +92,25 @@ def make_collection(tmp_path):
 @pytest.fixture
 def make_model(tmp_path):
     """Writes a model run: a small U-Net with random weights whose foreground is about half of random images."""
-    from raydom.config import ModelSpec, UNetConfig
+    from raydom.config import ModelSpec, NetworkConfig
     from raydom.networks.build import build_network
     from raydom.storage.model_run import write_model_run
 
     def make(name="model", in_channels=1, depth=2, **fields):
-        unet = UNetConfig(in_channels=in_channels, base_channels=4, depth=depth)
-        network = build_network("unet", unet, seed=3).eval()
+        unet = NetworkConfig(in_channels=in_channels, base_channels=4, depth=depth)
+        network = build_network(unet, seed=3).eval()
         with torch.no_grad():
             probe = network(torch.rand(1, in_channels, 64, 64, generator=torch.Generator().manual_seed(0)))
             last = list(network.parameters())[-1]
             last -= probe.median()
         spec = {
-            "network": "unet",
-            "unet": unet,
+            "network": unet,
             "channels": tuple(f"c{n}" for n in range(in_channels)),
             "low": 0.0,
             "high": 1.0,
             "pixel_size_um": None,
             "total_stride": network.total_stride,
             "receptive_field_px": network.receptive_field_px,
-            "num_classes": 2,
         } | fields
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
         write_model_run(str(tmp_path / name), ModelSpec(**spec), weights, {})

@@ -372,7 +372,7 @@ def feature_network(features: str, weights: str | None, device: str) -> FeatureN
         segmenter, spec = load_trained(run)
         if not isinstance(segmenter, UNet):
             raise ConfigError(
-                f"features encoder:{run}: needs the model run of a unet; this is one of a {spec.network}."
+                f"features encoder:{run}: needs the model run of a unet; this is one of a {spec.network.name}."
             )
         network = EncoderFeatures(segmenter, spec, run)
     return network.to(torch.device(device)).to(memory_format=torch.channels_last)

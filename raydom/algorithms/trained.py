@@ -18,7 +18,7 @@ def load_trained(run: str | ModelRun) -> tuple[nn.Module, ModelSpec]:
         DataError: If there is no finished run, or its weights do not fit its network.
     """
     run = open_model_run(run) if isinstance(run, str) else run
-    network = build_network(run.spec.network, run.spec.unet)
+    network = build_network(run.spec.network)
     weights = run.weights()
     expected = network.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
@@ -26,8 +26,8 @@ def load_trained(run: str | ModelRun) -> tuple[nn.Module, ModelSpec]:
         needs = tuple(expected[name].shape) if name in expected else "nothing"
         if has != needs:
             raise DataError(
-                f"{run.uri}: the weights are not those of the network {run.spec.network!r}: {name} has {has} in the "
-                f"file, but {needs} in the network. Restore the run's files, or the version of the network."
+                f"{run.uri}: the weights are not those of the network {run.spec.network.name!r}: {name} has {has} in "
+                f"the file, but {needs} in the network. Restore the run's files, or the version of the network."
             )
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return network.eval().requires_grad_(False), run.spec

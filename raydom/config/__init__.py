@@ -8,7 +8,7 @@ every result all describe these classes.
 from raydom.config.base import fingerprint, from_dict, require, to_dict
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
 from raydom.config.images import Condition, ImageFilter
-from raydom.config.models import ModelSpec, UNetConfig
+from raydom.config.models import ModelSpec, NetworkConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
     FEATURES,
@@ -36,6 +36,7 @@ __all__ = [
     "Condition",
     "ImageFilter",
     "ModelSpec",
+    "NetworkConfig",
     "NstConfig",
     "NstSettings",
     "RunConfig",
@@ -44,7 +45,6 @@ __all__ = [
     "StyleOptions",
     "TrainConfig",
     "TrainRunConfig",
-    "UNetConfig",
     "fingerprint",
     "from_dict",
     "require",

@@ -335,7 +335,7 @@ def _block_gib(
     sides = [min(block_size * scale + 2 * halo, size * scale) for size in image.spatial_shape]
     floats = COPIES_OF_PIXELS * image.num_channels
     if spec is not None:
-        floats += ACTIVATIONS_PER_CHANNEL * spec.unet.base_channels
+        floats += ACTIVATIONS_PER_CHANNEL * spec.network.base_channels
     return math.prod(sides) * (floats + style_floats) * 4 / 2**30
 
 

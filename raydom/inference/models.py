@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from raydom.algorithms.trained import load_trained
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import ModelSpec, NetworkConfig
 from raydom.errors import ConfigError
 from raydom.networks.threshold import Threshold
 from raydom.storage import files
@@ -65,14 +65,12 @@ def open_model(name: str, images: Iterable[Image]) -> Model:
         raise ConfigError(f"{name}: give threshold:VALUE with 0 < VALUE <= {largest}, the units of {dtypes[0]} pixels.")
     channels = records[0].channels
     spec = ModelSpec(
-        network="threshold",
-        unet=UNetConfig(in_channels=len(channels), base_channels=1),
+        network=NetworkConfig(name="threshold", in_channels=len(channels), base_channels=1),
         channels=channels,
         low=0.0,
         high=1.0,
         pixel_size_um=None,
         total_stride=Threshold.total_stride,
         receptive_field_px=Threshold.receptive_field_px,
-        num_classes=2,
     )
     return Model(name, spec, f"{name}/{dtypes[0]}", float(np.float32(value) / np.float32(largest)))

@@ -7,28 +7,28 @@ import importlib
 import torch
 from torch import nn
 
-from raydom.config import UNetConfig
+from raydom.config import NetworkConfig
 from raydom.errors import ConfigError
 from raydom.networks.unet import UNet
 
 NETWORKS = ("unet",)
 
 
-def build_network(network: str, unet: UNetConfig, seed: int = 0) -> nn.Module:
+def build_network(config: NetworkConfig, seed: int = 0) -> nn.Module:
     """A network with fresh weights that maps images (N, C, H, W) to logits (N, K, H, W).
 
     Args:
-        network: ``unet``, or ``package.module:function`` for your own: a function of the keyword arguments
-            ``in_channels``, ``num_classes`` that returns an ``nn.Module`` with the integer attributes ``total_stride``
-            and ``receptive_field_px`` (both px); K is 1 for two classes, else the number of classes.
-        unet: Channels and classes of any network; the rest of it is for ``unet``.
+        config: Its name, channels and classes. ``package.module:function`` is a function of the keyword arguments
+            ``in_channels`` and ``num_outputs`` that returns an ``nn.Module`` of so many output channels K, with the
+            integer attributes ``total_stride`` and ``receptive_field_px`` (both px).
         seed: Of the initial weights.
 
     Raises:
         ConfigError: If there is no such network, or it lacks what inference needs.
     """
+    network = config.name
     if network == "unet":
-        return UNet(unet, seed)
+        return UNet(config, seed)
     if ":" not in network:
         raise ConfigError(
             f"unknown network {network!r}; there is {', '.join(NETWORKS)}; name your own as package.module:function."
@@ -43,7 +43,7 @@ def build_network(network: str, unet: UNetConfig, seed: int = 0) -> nn.Module:
         ) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = function(in_channels=unet.in_channels, num_classes=unet.num_classes)
+        built = function(in_channels=config.in_channels, num_outputs=config.num_outputs)
     for attribute in ("total_stride", "receptive_field_px"):
         if not isinstance(getattr(built, attribute, None), int):
             raise ConfigError(

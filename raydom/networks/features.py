@@ -319,7 +319,7 @@ class EncoderFeatures(FeatureNetwork):
             content_layers=list(levels)[:1],
             source=source,
         )
-        self.in_channels = spec.unet.in_channels
+        self.in_channels = spec.network.in_channels
 
     def as_inputs(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The images as they are.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raydom.config import UNetConfig
+from raydom.config import NetworkConfig
 from raydom.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ class UNet(nn.Module):
     no dropout, and by choice in normalising each convolution (``norm="batch"``).
     """
 
-    def __init__(self, config: UNetConfig, seed: int = 0) -> None:
+    def __init__(self, config: NetworkConfig, seed: int = 0) -> None:
         """A network with fresh weights.
 
         Args:
@@ -40,8 +40,7 @@ class UNet(nn.Module):
             pairs = list(zip(self.channels[:-1], self.channels[1:], strict=True))
             self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for shallow, deep in pairs)
             self.decoder = nn.ModuleList(_double_convolution(2 * shallow, shallow, config.norm) for shallow, _ in pairs)
-            num_outputs = 1 if config.num_classes == 2 else config.num_classes
-            self.head = nn.Conv2d(self.channels[0], num_outputs, 1)
+            self.head = nn.Conv2d(self.channels[0], config.num_outputs, 1)
         self.pool = nn.MaxPool2d(2)
         initialise(self, torch.Generator().manual_seed(seed))
 
@@ -56,7 +55,7 @@ class UNet(nn.Module):
         return receptive_radius(self.config.depth)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
-        """Logits: one channel (foreground) for two classes, else one a class.
+        """Logits, ``NetworkConfig.num_outputs`` channels.
 
         Sides that are no multiple of the total stride are padded at the bottom and right (see ``pad_to_multiple``), and
         the result is cropped; other images go through as they are.

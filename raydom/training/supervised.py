@@ -10,7 +10,7 @@ from torch import nn
 
 from raydom.algorithms.supervised import Supervised
 from raydom.commands import SupervisedConfig
-from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, UNetConfig, fingerprint, to_dict
+from raydom.config import ModelSpec, NetworkConfig, TrainConfig, TrainRunConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.storage import files
@@ -74,7 +74,7 @@ class SupervisedPlan:
     def assemble(self, device: torch.device) -> Training:
         """Network, crops and validation of this process."""
         collection = open_collection(self.config.collection)
-        network = build_network(self.spec.network, self.spec.unet, self.train.seed)
+        network = build_network(self.spec.network, self.train.seed)
         sampler = CropSampler(CropReader(collection, self.training_ids, self.spec, self.config.mask), self.train)
         validation = CropReader(collection, self.validation_ids, self.spec, self.config.mask)
         rank, world_size = distributed.rank(), distributed.world_size()
@@ -122,25 +122,24 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
 
 def _spec(config: SupervisedConfig, records: list[ImageRecord]) -> tuple[ModelSpec, nn.Module]:
     """What inference must know of the model to be, and the untrained network that told its stride."""
-    unet = UNetConfig(
+    shape = NetworkConfig(
+        name=config.network,
         in_channels=records[0].num_channels,
         num_classes=config.num_classes,
         base_channels=config.base_channels,
         depth=config.depth,
         norm=config.norm,
     )
-    network = build_network(config.network, unet)
+    network = build_network(shape)
     low, high = intensity_range(records)
     spec = ModelSpec(
-        network=config.network,
-        unet=unet,
+        network=shape,
         channels=records[0].channels,
         low=low,
         high=high,
         pixel_size_um=common_pixel_size(records),
         total_stride=int(network.total_stride),  # type: ignore[arg-type]
         receptive_field_px=int(network.receptive_field_px),  # type: ignore[arg-type]
-        num_classes=config.num_classes,
         label=config.label,
     )
     return spec, network

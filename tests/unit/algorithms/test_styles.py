@@ -277,20 +277,18 @@ def test_anybodys_function_is_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nst_sees_with_the_encoder_of_a_model_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raydom.algorithms import styles
-    from raydom.config import ModelSpec, UNetConfig
+    from raydom.config import ModelSpec, NetworkConfig
     from raydom.networks.unet import UNet
 
-    config = UNetConfig(base_channels=4, depth=1)
+    config = NetworkConfig(base_channels=4, depth=1)
     spec = ModelSpec(
-        network="unet",
-        unet=config,
+        network=config,
         channels=("gray",),
         low=0.0,
         high=0.1,
         pixel_size_um=None,
         total_stride=2,
         receptive_field_px=9,
-        num_classes=2,
     )
     monkeypatch.setattr(styles, "load_trained", lambda run: (UNet(config).eval(), spec))
     image, style = picture("uint16", (20, 15), 0.0, 0.02), picture("uint16", (10, 10), 0.02, 0.1)

@@ -5,15 +5,15 @@ import torch
 from raydom.algorithms.phases import Batch
 from raydom.algorithms.supervised import Supervised
 from raydom.algorithms.trained import load_trained
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import ModelSpec, NetworkConfig
 from raydom.errors import DataError
 from raydom.networks.unet import UNet
 from raydom.storage.model_run import write_model_run
 
-UNET = UNetConfig(base_channels=4, depth=2)
+UNET = NetworkConfig(base_channels=4, depth=2)
 SPEC = ModelSpec(
-    network="unet", unet=UNET, channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=4,
-    receptive_field_px=23, num_classes=2,
+    network=UNET, channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=4,
+    receptive_field_px=23,
 )  # fmt: skip
 
 

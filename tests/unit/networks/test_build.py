@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from raydom.config import UNetConfig
+from raydom.config import NetworkConfig
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 
 
-def linear(in_channels: int, num_classes: int) -> nn.Module:
-    network = nn.Conv2d(in_channels, 1 if num_classes == 2 else num_classes, 1)
+def linear(in_channels: int, num_outputs: int) -> nn.Module:
+    network = nn.Conv2d(in_channels, num_outputs, 1)
     network.total_stride, network.receptive_field_px = 1, 0
     return network
 
@@ -20,13 +20,13 @@ def linear(in_channels: int, num_classes: int) -> nn.Module:
 def mine(monkeypatch):
     module = ModuleType("my_networks")
     module.linear = linear
-    module.bare = lambda in_channels, num_classes: nn.Identity()
+    module.bare = lambda in_channels, num_outputs: nn.Identity()
     monkeypatch.setitem(sys.modules, "my_networks", module)
 
 
 def test_own_networks_are_imported_and_reproducible(mine):
-    first = build_network("my_networks:linear", UNetConfig(in_channels=3), seed=1)
-    second = build_network("my_networks:linear", UNetConfig(in_channels=3), seed=1)
+    first = build_network(NetworkConfig(name="my_networks:linear", in_channels=3), seed=1)
+    second = build_network(NetworkConfig(name="my_networks:linear", in_channels=3), seed=1)
     assert torch.equal(first.weight, second.weight)
 
 
@@ -41,4 +41,4 @@ def test_own_networks_are_imported_and_reproducible(mine):
 )
 def test_other_names_are_refused(mine, name, message):
     with pytest.raises(ConfigError, match=message):
-        build_network(name, UNetConfig())
+        build_network(NetworkConfig(name=name))

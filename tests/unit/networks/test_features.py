@@ -12,7 +12,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import ModelSpec, NetworkConfig
 from raydom.errors import ConfigError, DataError
 from raydom.networks import features
 from raydom.networks.features import CAFFE, EncoderFeatures, Grid, load_features
@@ -278,18 +278,16 @@ def test_when_weights_cannot_be_had_the_error_names_every_way(tmp_path: Path, mo
 
 
 def test_an_encoder_gives_the_features_of_its_unet() -> None:
-    config = UNetConfig(in_channels=2, base_channels=4, depth=2)
+    config = NetworkConfig(in_channels=2, base_channels=4, depth=2)
     unet = UNet(config).eval()
     spec = ModelSpec(
-        network="unet",
-        unet=config,
+        network=config,
         channels=("a", "b"),
         low=0.1,
         high=0.6,
         pixel_size_um=None,
         total_stride=4,
         receptive_field_px=1,
-        num_classes=2,
     )
     encoder = EncoderFeatures(unet, spec, "runs/one")
     images = torch.rand(1, 2, 12, 8)

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from raydom.config import UNetConfig
+from raydom.config import NetworkConfig
 from raydom.errors import ConfigError
 from raydom.images.tiles import reflected
 from raydom.networks.unet import UNet, pad_to_multiple, receptive_radius
 
 
 def small(**options) -> UNet:
-    return UNet(UNetConfig(**{"base_channels": 4, "depth": 2, "norm": "none"} | options), seed=3)
+    return UNet(NetworkConfig(**{"base_channels": 4, "depth": 2, "norm": "none"} | options), seed=3)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 1), (3, 17), (16, 32)])
@@ -25,7 +25,7 @@ def test_the_number_of_parameters_is_that_of_the_paper():
     c = (64, 128, 256, 512, 1024)
     encoder = sum(9 * a * b + b + 9 * b * b + b for a, b in zip((1, *c[:-1]), c, strict=True))
     decoder = sum(9 * 2 * a * a + a + 9 * a * a + a + 4 * 2 * a * a + a for a in c[:-1])
-    network = UNet(UNetConfig(norm="none"))
+    network = UNet(NetworkConfig(norm="none"))
     assert sum(p.numel() for p in network.parameters()) == encoder + decoder + 65
 
 
@@ -88,5 +88,5 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
 
 def test_fresh_weights_keep_the_scale_of_activations():
     torch.manual_seed(0)
-    features = UNet(UNetConfig(base_channels=16, depth=3, norm="none")).encode(torch.randn(4, 1, 32, 32))
+    features = UNet(NetworkConfig(base_channels=16, depth=3, norm="none")).encode(torch.randn(4, 1, 32, 32))
     assert all(0.3 < float((f.detach() ** 2).mean().sqrt()) < 5 for f in features)

@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import ModelSpec, NetworkConfig
 from raydom.errors import ConfigError, DataError
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
 from raydom.storage.model_run import begin_model_run, open_model_run, write_model_run
 
 SPEC = ModelSpec(
-    network="unet", unet=UNetConfig(depth=2), channels=("red", "green"), low=0.1, high=0.9, pixel_size_um=0.25,
-    total_stride=4, receptive_field_px=23, num_classes=2,
+    network=NetworkConfig(depth=2), channels=("red", "green"), low=0.1, high=0.9, pixel_size_um=0.25,
+    total_stride=4, receptive_field_px=23,
 )  # fmt: skip
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "a.count": np.array(7)}
 ROWS = [{"step": 1, "fit.loss": 0.5}, {"step": 2, "fit.loss": 0.25, "score": 0.8}]

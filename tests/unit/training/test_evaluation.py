@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from raydom.config import ModelSpec, UNetConfig
+from raydom.config import ModelSpec, NetworkConfig
 from raydom.training import evaluation
 from raydom.training.data import CropReader
 from raydom.training.evaluation import confusion, mean_f1, predicted_classes, validation_score
@@ -42,8 +42,8 @@ def test_the_score_is_pooled_over_images_and_windows(make_collection, monkeypatc
     labels = {name: (image[0] > 100).astype(np.uint8) * 9 for name, image in images.items()}
     collection = make_collection("c", images, labels)
     spec = ModelSpec(
-        network="unet", unet=UNetConfig(), channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=1,
-        receptive_field_px=0, num_classes=2,
+        network=NetworkConfig(), channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=1,
+        receptive_field_px=0,
     )  # fmt: skip
     values = np.concatenate([image.ravel() for image in images.values()])
     truth, found = values > 100, values >= 127.5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydom.config import ModelSpec, TrainConfig, UNetConfig
+from raydom.config import ModelSpec, NetworkConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.training.data import (
@@ -31,8 +31,8 @@ def record(image_id: str, pixels: np.ndarray | None = None, **fields) -> ImageRe
 
 def spec(**fields) -> ModelSpec:
     values = {
-        "network": "unet", "unet": UNetConfig(), "channels": ("c0",), "low": 0.0, "high": 1.0, "pixel_size_um": None,
-        "total_stride": 4, "receptive_field_px": 23, "num_classes": 2,
+        "network": NetworkConfig(), "channels": ("c0",), "low": 0.0, "high": 1.0, "pixel_size_um": None,
+        "total_stride": 4, "receptive_field_px": 23,
     }  # fmt: skip
     return ModelSpec(**(values | fields))
 
@@ -190,7 +190,7 @@ def test_intensities_are_normalised_by_the_spec(ramps):
 
 def test_a_class_that_the_model_lacks_is_refused(ramps):
     with pytest.raises(DataError, match=r"image a: label 'label' holds the classes 0 to 14.*--num-classes"):
-        CropReader(ramps, ("a",), spec(num_classes=3)).read("a", Region((0, 0), (5, 5)))
+        CropReader(ramps, ("a",), spec(network=NetworkConfig(num_classes=3))).read("a", Region((0, 0), (5, 5)))
 
 
 def test_a_mask_takes_its_zero_pixels_out(ramps):
