@@ -8,7 +8,7 @@ every result all describe these classes.
 from raydom.config.base import fingerprint, from_dict, require, to_dict
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
 from raydom.config.images import Condition, ImageFilter
-from raydom.config.models import ModelSpec, NetworkConfig
+from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, NetworkConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
     FEATURES,
@@ -29,12 +29,15 @@ __all__ = [
     "FEATURES",
     "MATCHING",
     "METHODS",
+    "NETWORKS",
     "NST_PRESETS",
+    "OUTPUTS",
     "AnalogyConfig",
     "BlockConfig",
     "ClusterConfig",
     "Condition",
     "ImageFilter",
+    "MaskRCNNConfig",
     "ModelSpec",
     "NetworkConfig",
     "NstConfig",

@@ -21,6 +21,9 @@ class UNet(nn.Module):
     no dropout, and by choice in normalising each convolution (``norm="batch"``).
     """
 
+    exact = True
+    """No output pixel looks further than ``receptive_field_px``."""
+
     def __init__(self, config: NetworkConfig, seed: int = 0) -> None:
         """A network with fresh weights.
 
