@@ -69,15 +69,29 @@ class EvaluateConfig:
     """Collection with the true labels; images are paired by their id."""
     label: str = "label"
     """Name of the true label."""
+    prediction_label: str | None = None
+    """Name of the predicted label. Default: that of the true one, or the only one that there is."""
     mask: str | None = None
     """Label of the truth that marks what is scored, such as a field of view; pixels where it is 0 are left out."""
     by: str | None = None
-    """Score each domain, split or group too."""
+    """Column of the truth's manifest (domain, split, group, dtype or one that was added): score the images of each of
+    its values too."""
+    kind: str | None = None
+    """What the labels are, instead of what the manifests say: binary (pixels are scored), instance (objects too) or
+    semantic (classes too)."""
+    bootstrap: int = 1000
+    """Resamples for the 95 % intervals of scores over images, or over groups where images have one; 0 for none."""
+    seed: int = 0
+    """Of the resamples."""
     out: str | None = None
     """Parquet file to write. Default: evaluation.parquet in the collection of predictions."""
 
     def __post_init__(self) -> None:
-        require(self.by in (None, "domain", "split", "group"), f"by must be domain, split or group; got {self.by!r}.")
+        require(
+            self.kind in (None, "binary", "instance", "semantic"),
+            f"kind must be binary, instance or semantic; got {self.kind!r}.",
+        )
+        require(self.bootstrap >= 0, f"bootstrap must be >= 0; got {self.bootstrap}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

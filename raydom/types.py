@@ -128,7 +128,8 @@ class ImageRecord:
     sha256: str
     """Hash of the content of the image (and its labels), so that a change is noticed."""
     label_kinds: tuple[str, ...] = ()
-    """For each of ``labels``: ``binary`` (0 and 1) or ``instance`` (a number for each object or class; 0: none)."""
+    """For each of ``labels``: ``binary`` (0 and 1), ``instance`` (a number for each object; 0: none) or ``semantic`` (a
+    number for each class). Files do not tell numbers of classes from those of objects: ingested ones are instances."""
     extra: Extra = ()
     """Columns that users added to the manifest, such as the cell type."""
 

@@ -140,6 +140,7 @@ def segment(config: commands.SegmentConfig) -> int:
 
 def evaluate(config: commands.EvaluateConfig) -> int:
     """Score labels against the truth."""
+    from raydom.report.scores import headline
     from raydom.report.tables import show_table
     from raydom.storage.collection import open_collection
     from raydom.storage.tables import write_table
@@ -149,13 +150,19 @@ def evaluate(config: commands.EvaluateConfig) -> int:
         open_collection(config.prediction),
         open_collection(config.truth),
         label=config.label,
+        prediction_label=config.prediction_label,
         mask=config.mask,
         by=config.by,
+        kind=config.kind,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
     )
     out = config.out or files.join(config.prediction, "evaluation.parquet")
     write_table(out, table)
-    show_table(table)
-    Console(highlight=False).print(f"Written to {out}", markup=False, soft_wrap=True)
+    show_table(headline(table, config.by))
+    Console(highlight=False).print(
+        f"All {table.num_columns} columns of {len(table)} rows: {out}", markup=False, soft_wrap=True
+    )
     return 0
 
 

@@ -26,7 +26,9 @@ from raydom.storage.tables import write_table
 from raydom.training.scoring import check_scorable, evaluate
 from raydom.types import Region
 
-COLUMNS = ("model", "method", "style", "f1", "iou", "dice", "precision", "recall", "seconds_per_image", "note")
+PIXEL_SCORES = ("f1", "iou", "dice", "precision", "recall")
+OBJECT_SCORES = ("dsb2018", "ap_50", "object_f1_50", "pq", "aji", "rand_error", "vi_split", "vi_merge")
+"""Only where both the predicted labels and the truth number their objects."""
 PICTURED_IMAGES = 3
 PICTURED_PX = 512
 """The picture shows at most so much of an image, from its centre."""
@@ -36,7 +38,8 @@ def compare(config: CompareConfig) -> list[JobReport]:
     """Segment the target with each model after each method, score, and leave a table and a picture.
 
     Writes ``comparison.parquet`` (a row for each model, method and style image), ``comparison.png`` and a collection
-    of predictions for each row into ``config.out``. The unadapted row (method none) is always there.
+    of predictions for each row into ``config.out``. The unadapted row (method none) is always there. Scores are of the
+    summed counts of all images, but for ``dsb2018``, which is by definition the mean over images.
     """
     truth = open_collection(config.target).filter(**to_dict(config.images))
     check_scorable(truth, config.label, config.mask)
@@ -62,6 +65,7 @@ def compare(config: CompareConfig) -> list[JobReport]:
     reports = run_block_jobs(jobs, config.run)
     by_out = {report.job.out: report for report in reports}
     rows: list[dict[str, Any]] = []
+    kind_of: dict[str, str] = {}
     for key in asked:
         model, method, style = key
         row: dict[str, Any] = {"model": model_name(model, config.model), "method": method, "style": style}
@@ -72,14 +76,25 @@ def compare(config: CompareConfig) -> list[JobReport]:
         elif not report.num_images_done:
             row["note"] = f"no image was segmented; see {job.folder.uri}"
         else:
-            scores = evaluate(open_collection(job.out), truth, label=config.label, mask=config.mask).to_pylist()
-            pooled = next(line for line in scores if line["scope"] == "pooled")
-            row |= {name: pooled[name] for name in ("f1", "iou", "dice", "precision", "recall")}
+            # The kind that was found for a model's first row serves the others, so that a warning comes once.
+            found = evaluate(
+                open_collection(job.out),
+                truth,
+                label=config.label,
+                mask=config.mask,
+                kind=kind_of.get(model),
+                bootstrap=0,
+            )
+            scores = {line["scope"]: line for line in found.to_pylist()}
+            pooled = scores["pooled"] | {"dsb2018": scores["mean"].get("dsb2018")}
+            kind_of[model] = pooled["label_kind"]
+            row |= {name: pooled.get(name) for name in (*PIXEL_SCORES, *OBJECT_SCORES)}
             row["seconds_per_image"] = report.seconds_per_image
             if not report.ok:
                 row["note"] = f"{report.num_images - report.num_images_done} images failed"
         rows.append(row)
-    table = pa.table({name: [row.get(name) for row in rows] for name in COLUMNS}, schema=_schema())
+    schema = _schema(with_objects="instance" in kind_of.values())
+    table = pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
     write_table(files.join(config.out, "comparison.parquet"), table)
     hidden = ["note"] if len(styles) > 1 else ["note", "style"]
     show_table(table.drop_columns(hidden), title=f"{config.target}, style {', '.join(styles)}")
@@ -168,6 +183,8 @@ def _centre(shape: tuple[int, ...]) -> Region:
     return Region(start, tuple(min(size, s + PICTURED_PX) for s, size in zip(start, shape, strict=True)))
 
 
-def _schema() -> pa.Schema:
-    kinds = dict.fromkeys(("model", "method", "style", "note"), pa.string())
-    return pa.schema([(name, kinds.get(name, pa.float64())) for name in COLUMNS])
+def _schema(*, with_objects: bool) -> pa.Schema:
+    scores = (*PIXEL_SCORES, *(OBJECT_SCORES if with_objects else ()), "seconds_per_image")
+    texts, numbers = pa.string(), pa.float64()
+    columns = [(name, texts) for name in ("model", "method", "style")] + [(name, numbers) for name in scores]
+    return pa.schema([*columns, ("note", texts)])

@@ -381,7 +381,7 @@ class Predictor:
         labels = tuple(self._output_labels(image))
         kinds = image.record.label_kinds
         if self.spec is not None:
-            kinds = ("binary" if self.spec.num_classes == 2 else "instance",)
+            kinds = ("binary" if self.spec.num_classes == 2 else "semantic",)
         channels = self._output_channels(image)
         record = dataclasses.replace(
             image.record,

@@ -163,7 +163,7 @@ class LabelImage:
         self.uri = files.join(image.uri, "labels", name)
         kinds = dict(zip(image.record.labels, image.record.label_kinds, strict=False))
         self.kind = kinds.get(name)
-        """``binary``, ``instance``, or None if it was not recorded."""
+        """``binary``, ``instance``, ``semantic``, or None if it was not recorded."""
         self._levels = open_levels(image.uri, f"labels/{name}", all_stored=image._is_ours)
 
     def __repr__(self) -> str:

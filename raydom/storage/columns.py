@@ -155,7 +155,7 @@ def matching(condition: Condition, table: pa.Table, known: pa.Table, where: str)
     Raises:
         ConfigError: For an unknown column, a value that no row of ``known`` has, and a comparison that makes no sense.
     """
-    all_values = _values(condition.column, known, where)
+    all_values = column_values(condition.column, known, where)
     present = [value for values in all_values for value in values]
     if condition.operator in NUMBERS_ONLY:
         limit = _number(condition.values[0])
@@ -168,7 +168,7 @@ def matching(condition: Condition, table: pa.Table, known: pa.Table, where: str)
         chosen = {value for value, number in numbers.items() if NUMBERS_ONLY[condition.operator](number, limit)}
     else:
         chosen = _named(condition, present, where)
-    rows = _values(condition.column, table, where)
+    rows = column_values(condition.column, table, where)
     if condition.operator == "!=":
         return np.array([chosen.isdisjoint(values) for values in rows], dtype=bool)
     return np.array([not chosen.isdisjoint(values) for values in rows], dtype=bool)
@@ -178,7 +178,7 @@ def _named(condition: Condition, present: Iterable[Any], where: str) -> set[Any]
     """The values of a column that a condition names."""
     by_text: dict[str, set[Any]] = {}
     for value in set(present):
-        by_text.setdefault(_text(value), set()).add(value)
+        by_text.setdefault(column_text(value), set()).add(value)
     wanted = {name: by_text.get(name) or by_text.get(_canonical(name), set()) for name in condition.values}
     unknown = sorted(name for name, found in wanted.items() if not found)
     if unknown:
@@ -187,13 +187,22 @@ def _named(condition: Condition, present: Iterable[Any], where: str) -> set[Any]
     return set().union(*wanted.values())
 
 
-def _values(column: str, table: pa.Table, where: str) -> list[tuple[Any, ...]]:
-    """The values of a column, none or one a row, or the names in it."""
+def column_values(column: str, table: pa.Table, where: str) -> list[tuple[Any, ...]]:
+    """The values of a column for each row of a manifest: none or one, or those of a column of names.
+
+    Args:
+        column: A stored column, or one of ``COMPUTED``.
+        table: The rows asked about.
+        where: The collection, for messages.
+
+    Raises:
+        ConfigError: For an unknown column, and one of lists of numbers, naming those that there are.
+    """
     names = sorted({*(n for n in table.column_names if not _is_nested_number(table.schema.field(n).type)), *COMPUTED})
     if column not in names:
         near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"{where}: no column {column!r} to choose images by; {hint}There is {', '.join(names)}.")
+        raise ConfigError(f"{where}: no column {column!r}; {hint}There is {', '.join(names)}.")
     if column in COMPUTED:
         letter = {"height": "y", "width": "x", "num_channels": "c"}[column]
         return [
@@ -219,10 +228,10 @@ def _number(value: Any) -> float | None:
 def _canonical(text: str) -> str:
     """5.0 as 5; what is no number as it is."""
     number = _number(text)
-    return text if number is None else _text(number)
+    return text if number is None else column_text(number)
 
 
-def _text(value: Any) -> str:
+def column_text(value: Any) -> str:
     """How a condition may write a value: 5 for 5.0, true for True."""
     if isinstance(value, bool):
         return str(value).lower()

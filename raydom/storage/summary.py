@@ -10,6 +10,8 @@ import numpy as np
 
 from raydom.storage.collection import Collection
 
+KINDS = ("binary", "instance", "semantic")
+
 
 def describe(collection: Collection) -> dict[str, Any]:
     """Facts about a collection, from its manifest alone, as JSON values.
@@ -18,7 +20,8 @@ def describe(collection: Collection) -> dict[str, Any]:
         ``images``: their number; ``domains``, ``splits``, ``groups``, ``axes``, ``dtypes``, ``channels``,
         ``pixel_sizes_um`` and ``labels``: the number of images for each value (``"none"`` where it is not set);
         ``columns``: for each column that was added to the manifest, the number of images with a value;
-        ``label_kinds``: for each label, binary or instance; ``height_px`` and ``width_px``: smallest and largest;
+        ``label_kinds``: for each label, binary, instance or semantic; ``height_px`` and ``width_px``: smallest and
+        largest;
         ``total_bytes``: of level 0, uncompressed; ``stored_in_place``: images that are only indexed.
     """
     records = collection.records
@@ -42,7 +45,7 @@ def describe(collection: Collection) -> dict[str, Any]:
         "columns": _counts(name for record in records for name, value in record.extra if value is not None),
         "labels": _counts(name for record in records for name in record.labels),
         # An instance label with at most one object in an image looks binary there.
-        "label_kinds": {name: "instance" if "instance" in found else "binary" for name, found in sorted(kinds.items())},
+        "label_kinds": {name: max(found, key=KINDS.index) for name, found in sorted(kinds.items())},
         "height_px": [min(heights), max(heights)] if records else [],
         "width_px": [min(widths), max(widths)] if records else [],
         "total_bytes": sum(int(np.prod(record.shape)) * np.dtype(record.dtype).itemsize for record in records),

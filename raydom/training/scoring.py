@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pyarrow as pa
 
-from raydom.errors import ConfigError
-from raydom.images.metrics import Confusion, confusion, scores
+from raydom.errors import ConfigError, DataError
+from raydom.images.overlaps import Overlaps, count_overlaps, merged
 from raydom.images.tiles import cut_blocks
 from raydom.storage.collection import Collection, Image
+from raydom.storage.columns import column_text, column_values
+from raydom.training.score_rows import GROUPINGS, ScoreRows
+from raydom.training.tallies import KINDS, Tally, tally, tally_scores
+from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
 
 BLOCK_PX = 2048
 """Side of the squares that are read and compared, px, so that no image is in memory whole."""
 NAMES_SHOWN = 5
-GROUPINGS = ("domain", "split", "group")
-SCORES = ("f1", "iou", "dice", "precision", "recall")
-COUNTS = ("tp", "fp", "fn", "tn")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("scope", "image_id", *GROUPINGS)),
-        *((name, pa.int64()) for name in ("num_images", "num_missing")),
-        *((name, pa.float64()) for name in SCORES),
-        *((name, pa.int64()) for name in COUNTS),
-    ]
-)
 
 
 def evaluate(
@@ -39,10 +31,14 @@ def evaluate(
     prediction_label: str | None = None,
     mask: str | None = None,
     by: str | None = None,
+    kind: str | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
 ) -> pa.Table:
-    """Compare the labels of two collections pixel by pixel; images are paired by their id.
+    """Compare the labels of two collections; images are paired by their id.
 
-    Every label but 0 is foreground, so instances are scored as the area that they cover.
+    Pixels are scored as foreground (every label but 0) and background. Where both collections number their objects,
+    objects and partitions are scored as well, and where one has classes, each class; see ``tally_scores``.
 
     Args:
         prediction: The collection with the predicted labels.
@@ -50,19 +46,28 @@ def evaluate(
         label: Name of the true label.
         prediction_label: Name of the predicted label. Default: ``label``, or the only one that there is.
         mask: Name of a label of the truth, such as a field of view; pixels where it is 0 are not scored.
-        by: domain, split or group (as the truth has them): adds a row for each of its values.
+        by: A column of the truth's manifest, such as domain: adds two rows for each of its values.
+        kind: What both labels are, ``binary``, ``instance`` or ``semantic``, whatever the manifests say.
+        bootstrap: Resamples for the intervals; 0 for none.
+        seed: Of the resamples.
 
     Returns:
-        Rows of five kinds, told apart by ``scope``: ``image``; ``domain``, ``split`` or ``group`` (as in ``by``) and
-        ``pooled`` (scores of the summed counts); and ``mean`` (the mean of the images' scores, without counts).
-        ``num_images`` is the number of images scored, ``num_missing`` of those that the truth has and the prediction
-        lacks. Without foreground in truth and prediction the scores are 1, with it in one of them only, 0.
+        Rows told apart by ``scope``: ``image``; ``pooled`` (scores of the summed counts) and ``mean`` (mean of the
+        images' scores, without counts; where a score is not defined for an image, of the others); and for each value of
+        the column ``by`` names, such as ``domain``, ``domain`` (pooled) and ``domain mean``. ``num_images`` is the
+        number of images scored, ``num_missing`` of those that the truth has and the prediction lacks; ``label_kind``
+        says which scores there are. ``<score>_low`` and ``<score>_high`` bound the 95 % bootstrap interval over images,
+        or over groups where images have one (slices of a stack are not independent); null for an image and where there
+        is only one to draw from.
 
     Raises:
-        ConfigError: If no image is in both, a label or mask is missing, or the shapes of a pair differ.
+        ConfigError: If no image is in both, a label, mask or column is missing, or the shapes of a pair differ.
     """
-    if by is not None and by not in GROUPINGS:
-        raise ConfigError(f"by must be one of {', '.join(GROUPINGS)}; got {by!r}.")
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
+    if bootstrap < 0:
+        raise ConfigError(f"bootstrap is a number of resamples, 0 or more; got {bootstrap}.")
+    value_of = _values(by, truth)
     predicted = {image.image_id: image for image in prediction}
     true = {image.image_id: image for image in truth}
     common = [image_id for image_id in true if image_id in predicted]
@@ -85,19 +90,25 @@ def evaluate(
     if unmasked:
         raise _no_label(str(mask), unmasked, truth)
     _check_shapes([(predicted[image_id], true[image_id]) for image_id in scored])
+    if kind is None:
+        kind = _kind([true[i].record for i in scored], label, [predicted[i].record for i in scored], name)
 
-    counts = {image_id: _compare(predicted[image_id], true[image_id], name, label, mask) for image_id in scored}
+    tallies = {image_id: _compare(predicted[image_id], true[image_id], name, label, mask, kind) for image_id in scored}
+    scores = ScoreRows(tallies, {i: _unit(true[i].record) for i in scored}, kind, bootstrap, seed)
     rows = [
-        _row("image", [counts[i]], 0, image_id=i, **{g: getattr(true[i].record, g) for g in GROUPINGS}) for i in scored
+        scores.pooled("image", [i], 0, image_id=i, **{g: getattr(true[i].record, g) for g in GROUPINGS}) for i in scored
     ]
     if by is not None:
-        group_of = {image_id: getattr(image.record, by) for image_id, image in true.items()}
-        for value in sorted({group_of[i] for i in scored}, key=lambda value: (value is None, value or "")):
-            members = [counts[i] for i in scored if group_of[i] == value]
-            rows.append(_row(by, members, sum(group_of[i] == value for i in missing), **{by: value}))
-    rows.append(_row("pooled", list(counts.values()), len(missing)))
-    rows.append(_mean_row(rows[: len(scored)], len(missing)))
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+        for row, image_id in zip(rows, scored, strict=True):
+            row[by] = value_of[image_id]
+        for value in sorted({value_of[i] for i in scored}, key=lambda value: (value is None, value or "")):
+            members = [i for i in scored if value_of[i] == value]
+            num_missing = sum(value_of[i] == value for i in missing)
+            rows.append(scores.pooled(by, members, num_missing, **{by: value}))
+            rows.append(scores.mean(f"{by} mean", members, num_missing, **{by: value}))
+    rows.append(scores.pooled("pooled", scored, len(missing)))
+    rows.append(scores.mean("mean", scored, len(missing)))
+    return pa.Table.from_pylist(rows, schema=scores.schema(by))
 
 
 def check_scorable(truth: Collection, label: str, mask: str | None) -> None:
@@ -114,28 +125,60 @@ def check_scorable(truth: Collection, label: str, mask: str | None) -> None:
         raise _no_label(str(mask), unmasked, truth)
 
 
-def _compare(predicted: Image, true: Image, predicted_label: str, label: str, mask: str | None) -> Confusion:
-    """Counts over one image, read block by block."""
+def _compare(predicted: Image, true: Image, predicted_label: str, label: str, mask: str | None, kind: str) -> Tally:
+    """What is counted of one image, read block by block."""
     found, wanted = predicted.labels(predicted_label), true.labels(label)
     kept = None if mask is None else true.labels(mask)
-    total = Confusion()
-    for block in cut_blocks(true.image_id, true.spatial_shape, BLOCK_PX):
-        region = block.write
-        scored = None if kept is None else kept.numpy(region)
-        total += confusion(found.numpy(region), wanted.numpy(region), scored)
-    return total
+
+    def overlaps() -> Iterable[Overlaps]:
+        for block in cut_blocks(true.image_id, true.spatial_shape, BLOCK_PX):
+            region = block.write
+            scored = None if kept is None else kept.numpy(region)
+            yield count_overlaps(found.numpy(region), wanted.numpy(region), scored)
+
+    try:
+        return tally(merged(overlaps()), kind)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{true.image_id}: {error}") from error
 
 
-def _row(scope: str, counts: Sequence[Confusion], num_missing: int, **where: str | None) -> dict[str, Any]:
-    pooled = sum(counts, Confusion())
-    totals = {name: getattr(pooled, name) for name in COUNTS}
-    return {"scope": scope, **where, "num_images": len(counts), "num_missing": num_missing, **scores(pooled), **totals}
+def _kind(true: Sequence[ImageRecord], label: str, predicted: Sequence[ImageRecord], name: str) -> str:
+    """What is scored, by what the manifests say that the labels are."""
+    of_truth, of_prediction = _kinds(true, label), _kinds(predicted, name)
+    if "semantic" in of_truth | of_prediction:
+        return "semantic"
+    # One image with objects suffices: an instance label with at most one object in an image looks binary there.
+    numbered = ["instance" in of_truth, "instance" in of_prediction]
+    if any(numbered) and not all(numbered):
+        which, other = ("truth", "prediction") if numbered[0] else ("prediction", "truth")
+        logger.warning(
+            "the %s numbers its objects and the %s is binary: only pixels are scored (F1, IoU, Dice, precision, recall)"
+            ", not objects. --kind instance scores each value of a label as an object.",
+            which,
+            other,
+        )
+    return "instance" if all(numbered) else "binary"
 
 
-def _mean_row(images: Sequence[dict[str, Any]], num_missing: int) -> dict[str, Any]:
-    seen = [row for row in images if sum(row[name] for name in COUNTS)] or images  # a mask may leave nothing to score
-    means = {name: sum(row[name] for row in seen) / len(seen) for name in SCORES}
-    return {"scope": "mean", "num_images": len(seen), "num_missing": num_missing, **means}
+def _kinds(records: Sequence[ImageRecord], label: str) -> set[str | None]:
+    return {dict(zip(record.labels, record.label_kinds, strict=False)).get(label) for record in records}
+
+
+def _unit(record: ImageRecord) -> tuple[str, str]:
+    """What the bootstrap draws: the group, since its images are alike, else the image."""
+    return ("image", record.image_id) if record.group is None else ("group", record.group)
+
+
+def _values(by: str | None, truth: Collection) -> dict[str, str | None]:
+    """By image, its value in a column of the manifest, as text."""
+    if by is None:
+        return {}
+    values = column_values(by, truth.table, truth.uri)
+    nothing = tally(Overlaps.none(), "instance")
+    if by in {"scope", "image_id", "num_images", "num_missing", *nothing, *tally_scores(nothing, "instance")}:
+        raise ConfigError(f"by cannot be {by}, which the table of scores has already; give the column another name.")
+    texts = [", ".join(column_text(value) for value in row) or None for row in values]
+    return dict(zip(truth.table["image_id"].to_pylist(), texts, strict=True))
 
 
 def _prediction_label(images: Sequence[Image], wanted: str | None, label: str, prediction: Collection) -> str:

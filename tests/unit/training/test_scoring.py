@@ -80,7 +80,9 @@ def test_pooled_scores_are_those_of_the_summed_counts(prediction: Collection, tr
     (pooled,) = rows(evaluate(prediction, truth), "pooled")
     # a: 3 hits, 1 false, 2 missed, 9 neither; b: nothing in either; c: all 5 missed.
     assert [pooled[name] for name in ("tp", "fp", "fn", "tn")] == [3, 1, 7, 34]
-    assert [pooled[name] for name in scoring.SCORES] == pytest.approx([6 / 14, 3 / 11, 6 / 14, 3 / 4, 3 / 10])
+    assert [pooled[name] for name in ("f1", "iou", "dice", "precision", "recall")] == pytest.approx(
+        [6 / 14, 3 / 11, 6 / 14, 3 / 4, 3 / 10]
+    )
 
 
 def test_each_image_and_their_mean_are_scored(prediction: Collection, truth: Collection) -> None:
@@ -145,7 +147,9 @@ def test_collections_without_a_common_image_are_refused_naming_some(tmp_path: Pa
     [
         ({"label": "nuclei"}, "no label 'nuclei' for a, b, c; there is field, label"),
         ({"mask": "fov"}, "no label 'fov' for a, b, c; there is field, label"),
-        ({"by": "plate"}, "domain, split, group; got 'plate'"),
+        ({"by": "plate"}, "no column 'plate'; did you mean split"),
+        ({"by": "image_id"}, "by cannot be image_id"),
+        ({"kind": "class"}, "binary, instance, semantic; got 'class'"),
     ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(
