@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 LEADING = {
@@ -45,6 +47,6 @@ def headline(table: pa.Table, by: str | None = None) -> pa.Table:
     return pa.table({name: [row[name] for row in shown] for name in columns})
 
 
-def _interval(row: dict[str, float | None], score: str) -> str | None:
+def _interval(row: dict[str, Any], score: str) -> str | None:
     low, high = row.get(f"{score}_low"), row.get(f"{score}_high")
     return None if low is None or high is None else f"{low:.3f}-{high:.3f}"
