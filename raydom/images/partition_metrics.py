@@ -58,7 +58,7 @@ def partition_scores(sums: Mapping[str, float]) -> dict[str, float]:
         ``cremi``: the CREMI score, the geometric mean of ``rand_error`` and ``vi``.
 
     Source: Arganda-Carreras et al. 2015 (Front. Neuroanat. 9:142), Meilă 2007 (J. Multivar. Anal. 98:873), cremi.org.
-    scikit-image leaves the pairs of a pixel with itself out of the Rand error; in images the difference is minute.
+    scikit-image leaves the pairs of a pixel with itself out of the Rand error, which tells where objects are small.
     """
     pixels = sums["partition_px"]
     if not pixels:

@@ -13,6 +13,8 @@ LEADING = {
 }
 """By kind, the scores that are shown; the first with its interval."""
 
+CLASSES_SHOWN = 12
+
 IMAGES_SHOWN = 20
 """Where there are more images, only what sums them up is shown."""
 
@@ -34,7 +36,8 @@ def headline(table: pa.Table, by: str | None = None) -> pa.Table:
     kind = rows[-1]["label_kind"]
     first, *others = LEADING[kind]
     if kind == "semantic":
-        others += [name for name in table.column_names if name.startswith("dice_class_") and name[-1].isdigit()]
+        classes = [name for name in table.column_names if name.startswith("dice_class_") and name[-1].isdigit()]
+        others += classes[:CLASSES_SHOWN]
     shown = [
         {name: row[name] for name in ("scope", "image_id", *([by] if by else []), "num_images", "num_missing")}
         | {first: row[first], f"{first}_95%": _interval(row, first)}
