@@ -125,7 +125,8 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
         place = values
         for step in option.path[:-1]:
             place = place.setdefault(step, {})
-        place[option.path[-1]] = value.split(",") if option.comma and isinstance(value, str) else value
+        words = option.comma and isinstance(value, str)
+        place[option.path[-1]] = [word for word in value.split(",") if word] if words else value
     return from_dict(command.config, values)
 
 

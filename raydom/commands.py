@@ -13,6 +13,8 @@ from raydom.config import (
     BlockConfig,
     ClusterConfig,
     ImageFilter,
+    MaskRCNNConfig,
+    NetworkConfig,
     RunConfig,
     StyleConfig,
     StyleOptions,
@@ -21,6 +23,9 @@ from raydom.config import (
     require,
 )
 from raydom.errors import ConfigError
+
+BALANCED = "balanced"
+"""Weights of classes that follow from how often each is seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,25 +192,64 @@ class SupervisedConfig:
     out: str
     """Folder of the model run."""
     network: str = "unet"
-    """unet, or package.module:function."""
+    """unet, u2net, u2netp, unetplusplus, deeplabv3, deeplabv3plus, hrnet_w18, hrnet_w30, hrnet_w48, maskrcnn, or
+    package.module:function."""
+    output: str | None = None
+    """What the network tells of each pixel: classes, or for instances boundary (objects and their borders) or distance
+    (objects and the relative distance to their border). Default: classes; maskrcnn tells objects."""
     base_channels: int = 32
-    """Channels of the network's first level. The paper has 64; 32 train four times as fast and suffice for most."""
+    """Channels of the first level of unet. The paper has 64; 32 train four times as fast and suffice for most."""
     depth: int = 4
-    """Number of poolings of the network."""
+    """Number of poolings of unet and unetplusplus."""
     norm: str = "batch"
-    """batch or none."""
+    """Of unet: batch or none."""
+    encoder: str = "resnet34"
+    """Of unetplusplus, deeplabv3 and deeplabv3plus: an encoder of segmentation-models-pytorch, or tu-NAME for one of
+    timm; of maskrcnn: resnet18, resnet34 or resnet50."""
+    weights: str | None = None
+    """Pretrained weights of the encoder: imagenet, or a state dict of it as .safetensors or .pth. Default: random ones.
+    """
     label: str = "label"
     """Name of the labels to learn."""
     num_classes: int = 2
     """Including the background. With two, every label above 0 is foreground."""
+    class_weights: tuple[str, ...] = field(default=(), metadata={"comma": True})
+    """How much a pixel of each class weighs in the cross-entropy, with commas between, the background first; or
+    balanced: so much that all classes weigh the same in the training images. Default: all pixels weigh the same."""
     mask: str | None = None
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
+    find_lr: bool = False
+    """Only try rising learning rates on the first batches, tell the losses and suggest one; nothing is written."""
+    maskrcnn: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
     train: TrainConfig = field(default_factory=TrainConfig)
     run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
 
     def __post_init__(self) -> None:
-        require(self.num_classes >= 2, f"num_classes must be >= 2; got {self.num_classes}.")
+        network = self.network_config(in_channels=1)  # which checks them
+        if not self.class_weights:
+            return
+        require(network.output == "classes", f"class_weights are for output classes; got output {network.output}.")
+        require(
+            self.class_weights == (BALANCED,)
+            or (len(self.class_weights) == self.num_classes and all(map(_is_positive, self.class_weights))),
+            f"class_weights are balanced, or {self.num_classes} numbers > 0, one a class; "
+            f"got {','.join(map(str, self.class_weights))}.",
+        )
+
+    def network_config(self, in_channels: int) -> NetworkConfig:
+        """The network for images of so many channels."""
+        return NetworkConfig(
+            name=self.network,
+            in_channels=in_channels,
+            num_classes=self.num_classes,
+            output=self.output or ("objects" if self.network == "maskrcnn" else "classes"),
+            base_channels=self.base_channels,
+            depth=self.depth,
+            norm=self.norm,
+            encoder=self.encoder,
+            maskrcnn=self.maskrcnn,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +347,13 @@ class IngestConfig:
     def boundary_widths_px(self) -> dict[str, float]:
         """By label name, how far a boundary reaches on either side, px."""
         return _named_numbers("boundary_from_instances", self.boundary_from_instances)
+
+
+def _is_positive(number: str) -> bool:
+    try:
+        return float(number) > 0
+    except ValueError:
+        return False
 
 
 def _named_numbers(option: str, entries: tuple[str, ...]) -> dict[str, float]:

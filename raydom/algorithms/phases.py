@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,13 +19,15 @@ class Batch:
     images: Float32[Tensor, "n c h w"]
     """Normalised as the model's spec says: (fraction - low) / (high - low)."""
     labels: Int64[Tensor, "n h w"]
-    """Class of each pixel, 0 is the background."""
+    """Class of each pixel, 0 is the background; for instances the number of its object."""
     valid: Bool[Tensor, "n h w"]
     """False where a pixel counts for nothing: outside the image, or left out by a mask."""
+    targets: Float32[Tensor, "n 2 h w"] | None = None
+    """What outputs boundary and distance learn, see ``raydom.images.targets``."""
 
     def to(self, device: torch.device) -> Batch:
-        move = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "labels", "valid")}
-        return replace(self, **move)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{n: t.to(device, non_blocking=True) for n, t in tensors.items() if t is not None})
 
 
 @dataclass(frozen=True)

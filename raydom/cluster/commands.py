@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raydom.inference.runner import JobReport
 
 FAILURES_SHOWN = 20
+RATES_SHOWN = 25
 FILES_READ_HERE = 32
 """Up to so many files are ingested in this process: Ray takes longer to start."""
 
@@ -95,10 +96,27 @@ def pack(config: commands.PackConfig) -> int:
 
 
 def train_supervised(config: commands.SupervisedConfig) -> int:
-    """Train a segmentation model."""
+    """Train a segmentation model, or find a learning rate for it."""
+    if config.find_lr:
+        return _find_learning_rate(config)
     from raydom.cluster.train import train_supervised as run
 
     run(config)
+    return 0
+
+
+def _find_learning_rate(config: commands.SupervisedConfig) -> int:
+    import pyarrow as pa
+
+    from raydom.report.tables import show_table
+    from raydom.training.range_test import learning_rate_range_test
+    from raydom.training.supervised import plan_supervised
+
+    found = learning_rate_range_test(plan_supervised(config))
+    shown = slice(None, None, max(1, len(found.rates) // RATES_SHOWN))
+    rates = [f"{rate:.1e}" for rate in found.rates[shown]]
+    show_table(pa.table({"learning rate": rates, "smoothed loss": list(found.losses[shown])}))
+    Console(highlight=False).print(f"Suggestion: --learning-rate {found.suggestion:.1e}", markup=False)
     return 0
 
 

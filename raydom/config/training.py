@@ -33,6 +33,8 @@ class TrainConfig:
     """Share of the images kept for validation, whole groups at a time."""
     validate_every: int = 100
     """Steps between validations, each of which writes a checkpoint."""
+    patience: int | None = None
+    """End after so many validations in a row without a better score. Default: train all steps."""
     augment: tuple[str, ...] = ("flip", "rotate", "intensity")
     """Augmentations of the training crops."""
     seed: int = 0
@@ -42,7 +44,7 @@ class TrainConfig:
             self.steps is None or self.epochs is None,
             f"give --steps or --epochs, not both; got steps={self.steps}, epochs={self.epochs}.",
         )
-        for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every"):
+        for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every", "patience"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be >= 1; got {value}.")
         require(self.schedule in ("constant", "cosine"), f"schedule must be constant or cosine; got {self.schedule!r}.")

@@ -1,38 +1,25 @@
-"""Training images: which images train and which validate, the range of their intensities, and random crops of them."""
+"""Which images train and which validate, what is common to them, and whether they can be trained on at all."""
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 
-from raydom.algorithms.phases import Batch
-from raydom.config import ModelSpec, TrainConfig
+from raydom.config import TrainConfig
 from raydom.errors import ConfigError, DataError
-from raydom.images.augment import Crop, augment
-from raydom.images.intensity import fraction_statistics, pooled_statistics, to_fraction
-from raydom.training.seeds import derived_generator
-from raydom.types import ImageRecord, Region
+from raydom.images.intensity import fraction_statistics, pooled_statistics
+from raydom.images.tiles import cut_blocks
+from raydom.training.crops import ImageSource, flat_shape
+from raydom.training.seeds import ORDER, derived_generator
+from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
 
-MEMORY_BYTES = 2 * 1024**3
-"""Images are kept in memory by each worker if together they need no more than this."""
-ORDER, CROP = 0, 1
-"""Streams of random numbers: the order of the images, and what is cut from them."""
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """A collection, or whatever else gives its images by their id."""
-
-    def __getitem__(self, image_id: str) -> Any: ...
+COUNTED_PX = 2048
+"""Labels are counted in blocks of this size, px, so that no image is in memory whole."""
 
 
 def split_by_group(
@@ -121,140 +108,20 @@ def intensity_range(records: Sequence[ImageRecord]) -> tuple[float, float]:
     return 0.0, 1.0
 
 
-class CropReader:
-    """Reads normalised images with their labels; keeps them in memory while they all fit.
-
-    Args:
-        collection: Where the images are.
-        image_ids: The images that may be asked for.
-        spec: The model's intensity range, label and number of classes.
-        mask: Label layer whose zero pixels are not valid; None: all pixels are.
-        memory_bytes: Above this the images are read from storage, region by region.
-    """
-
-    def __init__(
-        self,
-        collection: ImageSource,
-        image_ids: Sequence[str],
-        spec: ModelSpec,
-        mask: str | None = None,
-        memory_bytes: int = MEMORY_BYTES,
-    ) -> None:
-        self.records: dict[str, ImageRecord] = {image_id: collection[image_id].record for image_id in image_ids}
-        self._collection, self._spec, self._mask = collection, spec, mask
-        needed = sum(_memory_bytes(record) for record in self.records.values())
-        self._keep = needed <= memory_bytes
-        self._kept: dict[str, _Layers] = {}
-        self._lock = threading.Lock()
-
-    def read(self, image_id: str, region: Region) -> Crop:
-        """Image (C, h, w) float32 about 0 to 1, label (h, w) int64 and validity (h, w) bool of a region of an image.
-
-        Raises:
-            DataError: For a class that the model does not have.
-        """
-        spec, record = self._spec, self.records[image_id]
-        layers = self._layers(image_id, region)
-        image = (to_fraction(layers.pixels, record.statistics) - np.float32(spec.low)) / np.float32(
-            spec.high - spec.low
-        )
-        if spec.num_classes == 2:
-            label = (layers.label > 0).astype(np.int64)
-        else:
-            label = layers.label.astype(np.int64)
-            if label.size and not 0 <= label.min() <= label.max() < spec.num_classes:
-                raise DataError(
-                    f"image {image_id}: label {spec.label!r} holds the classes {label.min()} to {label.max()}, but the "
-                    f"model has classes 0 to {spec.num_classes - 1}. Raise --num-classes, or correct the label."
-                )
-        valid = np.ones(label.shape, bool) if layers.mask is None else layers.mask > 0
-        return image, label, valid
-
-    def _layers(self, image_id: str, region: Region) -> _Layers:
-        if not self._keep:
-            return self._load(image_id, region)
-        with self._lock:
-            if image_id not in self._kept:
-                whole = Region.whole(flat_shape(self.records[image_id]))
-                self._kept[image_id] = self._load(image_id, whole)
-        return self._kept[image_id].cut(region)
-
-    def _load(self, image_id: str, region: Region) -> _Layers:
-        image = self._collection[image_id]
-        label = image.labels(self._spec.label).numpy(region)
-        mask = None if self._mask is None else image.labels(self._mask).numpy(region)
-        return _Layers(image.numpy(region), label, mask)
-
-
-@dataclass(frozen=True)
-class _Layers:
-    pixels: np.ndarray
-    label: np.ndarray
-    mask: np.ndarray | None
-
-    def cut(self, region: Region) -> _Layers:
-        y, x = region.slices
-        return _Layers(self.pixels[:, y, x], self.label[y, x], None if self.mask is None else self.mask[y, x])
-
-
-class CropSampler:
-    """Random crops of the training images; a batch is a function of the seed, the step and the rank alone.
-
-    Crops are numbered over all steps and workers. Each run of as many crops as there are images visits every image
-    once, in an order of its own (so images, not pixels, are seen equally often), and two workers with a batch of four
-    see exactly what one worker with a batch of eight sees.
-
-    Args:
-        reader: Gives the pixels.
-        config: Crop size, batch size, augmentation and seed.
-    """
-
-    def __init__(self, reader: CropReader, config: TrainConfig) -> None:
-        self._reader, self._config = reader, config
-        self._image_ids = sorted(reader.records)
-
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """Crops of one step (0 is the first) of one worker."""
-        size = self._config.batch_size
-        first = (step * world_size + rank) * size
-        images, labels, valids = zip(*(self.crop(number) for number in range(first, first + size)), strict=True)
-        return Batch(
-            torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), torch.from_numpy(np.stack(valids))
-        )
-
-    def crop(self, number: int) -> Crop:
-        """The crop of a number. Images smaller than the crop are mirrored to its size; that part is not valid."""
-        seed, side = self._config.seed, self._config.crop_px
-        epoch, position = divmod(number, len(self._image_ids))
-        order = derived_generator(seed, ORDER, epoch).permutation(len(self._image_ids))
-        image_id = self._image_ids[order[position]]
-        generator = derived_generator(seed, CROP, number)
-        shape = flat_shape(self._reader.records[image_id])
-        start = tuple(int(generator.integers(max(0, length - side) + 1)) for length in shape)
-        region = Region(start, tuple(min(s + side, length) for s, length in zip(start, shape, strict=True)))
-        image, label, valid = padded_crop(self._reader.read(image_id, region), side)
-        return augment(image, label, valid, self._config.augment, generator)
-
-
-def padded_crop(crop: Crop, side: int) -> Crop:
-    """Mirror a crop at the bottom and right up to ``side`` px; the new pixels are not valid."""
-    image, label, valid = crop
-    missing = [(0, max(0, side - length)) for length in label.shape]
-    if not any(after for _, after in missing):
-        return crop
-    return (
-        np.pad(image, [(0, 0), *missing], mode="reflect"),
-        np.pad(label, missing, mode="reflect"),
-        np.pad(valid, missing, constant_values=False),
-    )
-
-
-def check_trainable(records: Sequence[ImageRecord], label: str, mask: str | None) -> tuple[ImageRecord, ...]:
+def check_trainable(
+    records: Sequence[ImageRecord], label: str, mask: str | None, instances: bool = False
+) -> tuple[ImageRecord, ...]:
     """The labelled images, if a network can be trained on them.
 
+    Args:
+        records: The images.
+        label: What is learnt.
+        mask: What marks the pixels that count.
+        instances: Whether the labels must number objects.
+
     Raises:
-        DataError: If no image has the label, or the labelled ones differ in their number of channels, are not flat, or
-            lack the mask.
+        DataError: If no image has the label, or the labelled ones differ in their number of channels, are not flat,
+            lack the mask, or all tell objects from background alone where they must number them.
     """
     if not records:
         raise DataError(
@@ -268,6 +135,13 @@ def check_trainable(records: Sequence[ImageRecord], label: str, mask: str | None
     if len(labelled) < len(records):
         logger.warning(
             "%d of %d images have no label %r and are not used.", len(records) - len(labelled), len(records), label
+        )
+    # One image may well have a single object; that none has more is no accident.
+    if instances and all(_kind(record, label) == "binary" for record in labelled):
+        raise DataError(
+            f"label {label!r} is of kind binary (0 and 1) in all {len(labelled)} images, but outputs boundary, "
+            "distance and objects learn from labels that number each object. Ingest such labels, or learn "
+            "--output classes."
         )
     first = labelled[0]
     for record in labelled:
@@ -305,13 +179,43 @@ def common_pixel_size(records: Sequence[ImageRecord]) -> float | None:
     return middle
 
 
-def check_crops(config: TrainConfig, total_stride: int, needs_statistics: bool) -> None:
+def balanced_weights(
+    collection: ImageSource, records: Sequence[ImageRecord], label: str, mask: str | None, num_classes: int
+) -> tuple[float, ...]:
+    """Weights of the classes under which each has the same share in all valid pixels; their mean over the pixels is 1.
+
+    A class without a pixel has weight 1.
+
+    Raises:
+        DataError: For a class that there is not.
+    """
+    counts = np.zeros(num_classes, np.int64)
+    for record in records:
+        layers = collection[record.image_id].labels
+        for block in cut_blocks(record.image_id, flat_shape(record), COUNTED_PX):
+            values = layers(label).numpy(block.write)
+            if mask is not None:
+                values = values[layers(mask).numpy(block.write) > 0]
+            values = (values > 0).astype(np.int64) if num_classes == 2 else values.astype(np.int64).ravel()
+            found = np.bincount(values.ravel(), minlength=num_classes)
+            if len(found) > num_classes:
+                raise DataError(
+                    f"image {record.image_id}: label {label!r} holds the class {len(found) - 1}, but the model has "
+                    f"classes 0 to {num_classes - 1}. Raise --num-classes, or correct the label."
+                )
+            counts += found
+    present = int(np.count_nonzero(counts))
+    return tuple(float(counts.sum() / (present * count)) if count else 1.0 for count in counts.tolist())
+
+
+def check_crops(config: TrainConfig, total_stride: int, needs_statistics: bool, pools_globally: bool = False) -> None:
     """Refuse crops that the network cannot be trained on.
 
     Args:
         config: Crop and batch size.
         total_stride: Of the network, px.
         needs_statistics: Whether the network normalises over the batch, and so needs two pixels of its lowest level.
+        pools_globally: Whether it normalises features of whole crops, and so needs two crops.
     """
     side = config.crop_px
     if side % total_stride:
@@ -326,13 +230,12 @@ def check_crops(config: TrainConfig, total_stride: int, needs_statistics: bool) 
             f"one crop of {side} px is a single pixel at the network's lowest level (total stride {total_stride} px), "
             "which batch normalisation cannot use. Choose a larger crop_px or batch_size, or norm none."
         )
+    if pools_globally and config.batch_size < 2:
+        raise ConfigError(
+            "this network normalises features pooled over each whole crop, which it cannot over a single one; "
+            f"batch_size must be >= 2, got {config.batch_size}."
+        )
 
 
-def flat_shape(record: ImageRecord) -> tuple[int, int]:
-    """Height and width of an image, px."""
-    return record.shape[record.axes.index("y")], record.shape[record.axes.index("x")]
-
-
-def _memory_bytes(record: ImageRecord) -> int:
-    pixels = math.prod(record.spatial_shape)
-    return pixels * (record.num_channels * np.dtype(record.dtype).itemsize + 4 + 1)
+def _kind(record: ImageRecord, label: str) -> str | None:
+    return dict(zip(record.labels, record.label_kinds, strict=False)).get(label)

@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -86,9 +86,11 @@ def train(
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        loop = _Loop(training.algorithm, config, num_steps, device)
+        loop = Loop(training.algorithm, config, num_steps, device)
         if checkpoint is not None:
             loop.load_state(checkpoint)
+        if loop.has_stalled:  # the last checkpoint of a training that ended early
+            return
         batches = prefetched(training.batch_at, loop.step, num_steps)
         for batch in batches:
             losses = loop.advance(batch)
@@ -101,13 +103,35 @@ def train(
             watch(report)
             if at_checkpoint:
                 save(report, loop.state())
+            if loop.has_stalled:
+                batches.close()
+                break
 
 
-class _Loop:
+class Loop:
     """The state of a training: modules, optimisers, step, best weights and the table of metrics."""
 
-    def __init__(self, algorithm: Algorithm, config: TrainConfig, num_steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        config: TrainConfig,
+        num_steps: int,
+        device: torch.device,
+        learning_rate: Callable[[int], float] | None = None,
+    ) -> None:
+        """At the first step.
+
+        Args:
+            algorithm: What is trained.
+            config: Settings of the loop.
+            num_steps: Steps in all.
+            device: Where the modules are put.
+            learning_rate: Of a step (0 is the first), instead of what the settings say.
+        """
         self.algorithm, self.config, self.num_steps, self.device = algorithm, config, num_steps, device
+        self.learning_rate = learning_rate or (
+            lambda step: scheduled(config.learning_rate, config.schedule, step, num_steps)
+        )
         self.step = 0
         self.best: dict[str, Any] = {"score": None, "step": 0, "weights": {}}
         self.rows: list[dict[str, float | int]] = []
@@ -180,8 +204,11 @@ class _Loop:
                 f"Lower the learning rate ({self.config.learning_rate}), or look for broken images."
             )
 
-    def learning_rate(self, step: int) -> float:
-        return scheduled(self.config.learning_rate, self.config.schedule, step, self.num_steps)
+    @property
+    def has_stalled(self) -> bool:
+        """Whether ``patience`` validations in a row have not been better than the best before them."""
+        since = sum("score" in row and row["step"] > self.best["step"] for row in self.rows)
+        return self.config.patience is not None and since >= self.config.patience
 
     def record(self, losses: Mapping[str, float], score: float | None, at_checkpoint: bool) -> Report:
         """Keep the metrics of the step just done; at a checkpoint, the weights too if they are the best so far."""
@@ -274,7 +301,7 @@ def number_of_steps(config: TrainConfig, num_images: int, num_workers: int) -> i
     return epochs * max(20, math.ceil(num_images / (config.batch_size * num_workers)))
 
 
-def prefetched(batch_at: Callable[[int], Any], first: int, last: int) -> Iterator[Any]:
+def prefetched(batch_at: Callable[[int], Any], first: int, last: int) -> Generator[Any, None, None]:
     """The batches of steps ``first`` to ``last - 1`` in order, prepared ahead on threads."""
     with ThreadPoolExecutor(PREFETCHED) as threads:
         waiting: list[Future[Any]] = []

@@ -54,7 +54,7 @@ class TrainingProgress:
         assert self._last is not None
         values = [f"{name} {value:.3f}" for name, value in self._last.losses.items()]
         if self._score is not None:
-            values.append(f"validation F1 {self._score:.3f} (best {self._last.best_score or 0.0:.3f})")
+            values.append(f"validation score {self._score:.3f} (best {self._last.best_score or 0.0:.3f})")
         return ", ".join(values)
 
     def _line(self) -> None:

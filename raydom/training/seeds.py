@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+ORDER, CROP = 0, 1
+"""Streams of random numbers: the order of the images, and what is cut from them."""
+
 
 def derived_seed(*parts: int) -> int:
     """A 64-bit seed that is a function of its parts (each >= 0) and looks unrelated for any two lists of parts."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from raydom.algorithms.supervised import Supervised
-from raydom.commands import SupervisedConfig
-from raydom.config import ModelSpec, NetworkConfig, TrainConfig, TrainRunConfig, fingerprint, to_dict
+from raydom.commands import BALANCED, SupervisedConfig
+from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
+from raydom.networks.pretrained import IMAGENET
 from raydom.storage import files
-from raydom.storage.collection import open_collection
+from raydom.storage.collection import Collection, open_collection
 from raydom.training import distributed
+from raydom.training.crops import CropReader, CropSampler
 from raydom.training.data import (
-    CropReader,
-    CropSampler,
+    balanced_weights,
     check_crops,
     check_trainable,
     common_pixel_size,
@@ -41,6 +44,10 @@ class SupervisedPlan:
     data_fingerprint: str
     """Of the ids and contents of all these images."""
     num_steps: int
+    class_weights: tuple[float, ...]
+    """Of the cross-entropy, one a class; none: all the same."""
+    weights_sha256: str | None
+    """Of the file of pretrained weights, if there is one."""
 
     label = "train supervised"
 
@@ -58,7 +65,7 @@ class SupervisedPlan:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        config = {name: value for name, value in to_dict(self.config).items() if name not in ("run", "out")}
+        config = {name: value for name, value in to_dict(self.config).items() if name not in ("run", "out", "find_lr")}
         return {
             "algorithm": "supervised",
             **config,
@@ -69,17 +76,18 @@ class SupervisedPlan:
             "training_images": list(self.training_ids),
             "validation_images": list(self.validation_ids),
             "data": self.data_fingerprint,
+            "weights_sha256": self.weights_sha256,
         }
 
     def assemble(self, device: torch.device) -> Training:
         """Network, crops and validation of this process."""
         collection = open_collection(self.config.collection)
-        network = build_network(self.spec.network, self.train.seed)
+        network = build_network(self.spec.network, self.train.seed, self.config.weights)
         sampler = CropSampler(CropReader(collection, self.training_ids, self.spec, self.config.mask), self.train)
         validation = CropReader(collection, self.validation_ids, self.spec, self.config.mask)
         rank, world_size = distributed.rank(), distributed.world_size()
         return Training(
-            algorithm=Supervised(network),
+            algorithm=Supervised(network, self.spec.network.output, self.class_weights),
             batch_at=lambda step: sampler.batch(step, rank, world_size),
             validate=lambda: validation_score(network, validation, self.validation_ids, self.spec, device),
         )
@@ -96,7 +104,8 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
     collection = open_collection(config.collection)
     chosen = collection.filter(**asdict(config.images)).records
     records = [record for record in chosen if record.split != "test"] or list(chosen)
-    labelled = {record.image_id: record for record in check_trainable(records, config.label, config.mask)}
+    trainable = check_trainable(records, config.label, config.mask, config.network_config(1).output != "classes")
+    labelled = {record.image_id: record for record in trainable}
     training_ids, validation_ids = split_by_group(
         list(labelled.values()), config.train.validation_fraction, config.train.seed
     )
@@ -108,7 +117,7 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
         )
     spec, network = _spec(config, [labelled[image_id] for image_id in training_ids])
     batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    check_crops(config.train, spec.total_stride, batch_norm)
+    check_crops(config.train, spec.total_stride, batch_norm, bool(getattr(network, "pools_globally", False)))
     used = [labelled[image_id] for image_id in sorted({*training_ids, *validation_ids})]
     return SupervisedPlan(
         config=config,
@@ -117,20 +126,15 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
         validation_ids=validation_ids,
         data_fingerprint=fingerprint([[record.image_id, record.sha256] for record in used]),
         num_steps=number_of_steps(config.train, len(training_ids), num_workers),
+        class_weights=_class_weights(config, collection, [labelled[image_id] for image_id in training_ids]),
+        weights_sha256=_file_hash(config.weights),
     )
 
 
 def _spec(config: SupervisedConfig, records: list[ImageRecord]) -> tuple[ModelSpec, nn.Module]:
     """What inference must know of the model to be, and the untrained network that told its stride."""
-    shape = NetworkConfig(
-        name=config.network,
-        in_channels=records[0].num_channels,
-        num_classes=config.num_classes,
-        base_channels=config.base_channels,
-        depth=config.depth,
-        norm=config.norm,
-    )
-    network = build_network(shape)
+    shape = config.network_config(records[0].num_channels)
+    network = build_network(shape, weights=config.weights)
     low, high = intensity_range(records)
     spec = ModelSpec(
         network=shape,
@@ -140,11 +144,27 @@ def _spec(config: SupervisedConfig, records: list[ImageRecord]) -> tuple[ModelSp
         pixel_size_um=common_pixel_size(records),
         total_stride=int(network.total_stride),  # type: ignore[arg-type]
         receptive_field_px=int(network.receptive_field_px),  # type: ignore[arg-type]
+        exact=bool(getattr(network, "exact", True)),
         label=config.label,
     )
     return spec, network
 
 
+def _class_weights(config: SupervisedConfig, collection: Collection, records: list[ImageRecord]) -> tuple[float, ...]:
+    if config.class_weights != (BALANCED,):
+        return tuple(float(weight) for weight in config.class_weights)
+    return balanced_weights(collection, records, config.label, config.mask, config.num_classes)
+
+
+def _file_hash(weights: str | None) -> str | None:
+    return None if weights in (None, IMAGENET) else hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+
+
 def _with_absolute_uris(config: SupervisedConfig) -> SupervisedConfig:
     """Workers have another working folder."""
-    return replace(config, collection=files.absolute(config.collection), out=files.absolute(config.out))
+    return replace(
+        config,
+        collection=files.absolute(config.collection),
+        out=files.absolute(config.out),
+        weights=config.weights if config.weights in (None, IMAGENET) else str(Path(config.weights).absolute()),
+    )

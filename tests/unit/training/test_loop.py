@@ -258,3 +258,21 @@ def test_batches_come_in_order_and_a_failing_one_at_its_turn():
     with pytest.raises(DataError, match="broken"):
         next(batches)
     assert list(prefetched(batch, 6, 9)) == [6, 7, 8] and list(prefetched(batch, 9, 9)) == []
+
+
+def test_patience_ends_a_training_and_a_restart_ends_it_at_the_same_step():
+    config = replace(CONFIG, steps=30, patience=2)
+    scores = [0.5, 0.7, 0.6, 0.7, 0.9, 0.9]  # steps 3, 6, 9 and 12: the second is not beaten twice
+    whole, saved, reports = run(config, scores=scores)
+    assert [report.step for report in reports][-1] == 12 and finished(saved[-1]).best_step == 6
+    for done, state in enumerate(saved, start=1):
+        resumed, last, again = run(config, scores=[*scores[done:], 1.0], checkpoint=state)
+        assert [report.step for report in again] == list(range(3 * done + 1, 13))
+        assert (
+            not last
+            or finished(last[-1]).weights["0.weight"].tolist() == finished(saved[-1]).weights["0.weight"].tolist()
+        )
+        assert_same(weights(resumed), weights(whole))
+    assert len(run(replace(config, patience=None), scores=[0.5] * 10)[2]) == 30
+    with pytest.raises(ConfigError, match="patience must be >= 1; got 0"):
+        TrainConfig(patience=0)

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from raydom.algorithms.trained import load_trained
+from raydom.cluster.commands import train_supervised
 from raydom.commands import SupervisedConfig
-from raydom.config import ImageFilter, RunConfig, TrainConfig
+from raydom.config import ImageFilter, MaskRCNNConfig, NetworkConfig, RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.synthetic import MICROSCOPES, make_cells, render
+from raydom.networks.build import build_network
 from raydom.training import runner
-from raydom.training.data import CropReader
+from raydom.training.crops import CropReader
 from raydom.training.evaluation import validation_score
 from raydom.training.loop import Training
 from raydom.training.runner import complete, train_here
@@ -100,6 +102,52 @@ def test_a_finished_run_is_opened_and_another_training_is_refused(four, tmp_path
         run(config(four, tmp_path / "run", depth=2, label="label", train={"learning_rate": 0.1, "seed": 1}))
 
 
+@pytest.mark.parametrize(
+    ("network", "output", "precision"),
+    [
+        ("unet", "boundary", "float32"),
+        ("u2netp", "distance", "bfloat16"),
+        ("unetplusplus", "boundary", "bfloat16"),
+        ("deeplabv3", None, "bfloat16"),
+        ("deeplabv3plus", None, "bfloat16"),
+        ("hrnet_w18", None, "bfloat16"),
+        ("maskrcnn", None, "bfloat16"),
+    ],
+)
+def test_every_network_trains_and_is_opened_again(make_collection, tmp_path, network, output, precision):
+    collection = make_collection("few", *cells(3, (64, 70)), label_kinds=("instance",))
+    few = MaskRCNNConfig(proposals=20, rpn_samples=16, roi_samples=8, detections=5, min_score=0.0)
+    train = {"steps": 2, "crop_px": 64, "precision": precision}
+    fields = {"network": network, "output": output, "encoder": "resnet18", "depth": 3, "maskrcnn": few}
+    done = run(config(collection, tmp_path / "run", train=train, **fields))
+    opened, spec = load_trained(done)
+    assert spec.network.output == output or ("objects" if network == "maskrcnn" else "classes")
+    assert (spec.exact, spec.total_stride) == (opened.exact, opened.total_stride)
+    assert 0 <= done.training["best_score"] <= 1
+    told = opened(torch.rand(1, 3, 40, 50))
+    assert len(told[0]) <= 5 if network == "maskrcnn" else told.shape == (1, spec.network.num_outputs, 40, 50)
+
+
+def test_class_weights_and_a_file_of_weights_belong_to_the_training(four, tmp_path):
+    wanted = {"class_weights": ("balanced",), "network": "deeplabv3", "encoder": "resnet18"}
+    with pytest.raises(ConfigError, match=r"no file of weights"):
+        plan_supervised(config(four, tmp_path / "run", **wanted, weights="none.pth"))
+    encoder = build_network(NetworkConfig(name="deeplabv3", in_channels=3, encoder="resnet18")).network.encoder
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pth")
+    plan = plan_supervised(config(four, tmp_path / "run", **wanted, weights=str(tmp_path / "encoder.pth")))
+    background, foreground = plan.class_weights
+    assert background < 1 < foreground and len(plan.settings()["weights_sha256"]) == 64
+    given = plan_supervised(config(four, tmp_path / "run", class_weights=("1", "2.5")))
+    assert given.class_weights == (1.0, 2.5)
+
+
+def test_finding_a_learning_rate_writes_nothing(four, tmp_path, capsys):
+    assert train_supervised(config(four, tmp_path / "run", find_lr=True)) == 0
+    assert not (tmp_path / "run").exists()
+    told = capsys.readouterr().out
+    assert "smoothed loss" in told and "Suggestion: --learning-rate " in told
+
+
 def test_three_classes_and_a_mask_train_too(make_collection, tmp_path):
     images, labels = cells(3)
     collection = make_collection("c", images, {name: (label % 3).astype(np.uint8) for name, label in labels.items()})
@@ -117,6 +165,10 @@ def test_three_classes_and_a_mask_train_too(make_collection, tmp_path):
         ({"images": ImageFilter(domain="moon")}, ConfigError, "no image has domain moon"),
         ({"collection": "/nowhere"}, DataError, "no collection here"),
         ({"mask": "fov"}, DataError, "no mask 'fov'"),
+        ({"network": "deeplabv3", "train": {"batch_size": 1}}, ConfigError, "batch_size must be >= 2"),
+        ({"class_weights": ("1", "2", "3")}, ConfigError, "2 numbers > 0, one a class; got 1,2,3"),
+        ({"class_weights": ("balanced",), "output": "boundary"}, ConfigError, "are for output classes; got output bou"),
+        ({"network": "maskrcnn", "output": "classes"}, ConfigError, "maskrcnn tells objects"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_step(four, tmp_path, fields, error, message):

@@ -7,9 +7,10 @@ import torch
 from raydom.config import ModelSpec, NetworkConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
+from raydom.images.targets import instance_targets
+from raydom.training.crops import CropReader, CropSampler
 from raydom.training.data import (
-    CropReader,
-    CropSampler,
+    balanced_weights,
     check_crops,
     check_trainable,
     common_pixel_size,
@@ -169,7 +170,7 @@ def test_every_image_is_seen_once_an_epoch(ramps):
 def test_label_and_validity_belong_to_the_pixels(ramps):
     crops = sampler(ramps, replace(CONFIG, augment=("flip", "rotate")))
     for number in range(6):
-        image, label, valid = crops.crop(number)
+        image, label, valid, _ = crops.crop(number)
         stored = np.rint(image[0] * 65535).astype(int)
         np.testing.assert_array_equal(label, stored % 3 > 0)
         small = 10_000 <= stored.min() < 20_000
@@ -184,7 +185,7 @@ def test_reading_regions_gives_what_reading_from_memory_gives(ramps):
 
 
 def test_intensities_are_normalised_by_the_spec(ramps):
-    image, _, _ = CropReader(ramps, ("c",), spec(low=0.25, high=0.5)).read("c", Region((0, 0), (1, 1)))
+    image, *_ = CropReader(ramps, ("c",), spec(low=0.25, high=0.5)).read("c", Region((0, 0), (1, 1)))
     np.testing.assert_allclose(image, (20_000 / 65535 - 0.25) / 0.25, rtol=1e-5)
 
 
@@ -194,5 +195,67 @@ def test_a_class_that_the_model_lacks_is_refused(ramps):
 
 
 def test_a_mask_takes_its_zero_pixels_out(ramps):
-    _, label, valid = CropReader(ramps, ("a",), spec(), mask="label").read("a", Region((0, 0), (4, 4)))
+    _, label, valid, _ = CropReader(ramps, ("a",), spec(), mask="label").read("a", Region((0, 0), (4, 4)))
     np.testing.assert_array_equal(valid, label == 1)
+
+
+@pytest.fixture
+def squares(make_collection):
+    """Two images of which every 8 px a square object of 6 px begins; each pixel tells where it comes from."""
+    labels, images = {}, {}
+    for name, (h, w) in {"a": (40, 48), "b": (13, 30)}.items():
+        y, x = np.mgrid[:h, :w]
+        labels[name] = np.where((y % 8 < 6) & (x % 8 < 6), y // 8 * 100 + x // 8 + 1, 0).astype(np.uint16)
+        images[name] = (np.arange(h * w).reshape(1, h, w)).astype(np.uint16)
+    return make_collection("squares", images, labels, label_kinds=("instance",))
+
+
+@pytest.mark.parametrize("output", ["boundary", "distance"])
+def test_numbers_and_targets_of_objects_follow_the_pixels(squares, output):
+    reader = CropReader(squares, ("a", "b"), spec(network=NetworkConfig(output=output)))
+    crops = CropSampler(reader, CONFIG)
+    whole = {
+        name: squares[name].labels("label").numpy(Region.whole(shape))
+        for name, shape in (("a", (40, 48)), ("b", (13, 30)))
+    }
+    for number in range(6):
+        image, label, valid, targets = crops.crop(number)
+        plain = replace(CONFIG, augment=("flip", "rotate"))
+        image = CropSampler(reader, plain).crop(number).image
+        stored = np.rint(image[0] * 65535).astype(int)
+        source = whole["a"] if valid.all() else whole["b"]
+        np.testing.assert_array_equal(label, source.ravel()[stored])
+        np.testing.assert_array_equal(targets, instance_targets(source, output).reshape(2, -1)[:, stored])
+    assert crops.batch(0).targets.shape == (4, 2, 16, 16)
+
+
+@pytest.mark.parametrize("output", ["boundary", "distance"])
+def test_targets_are_the_same_where_images_are_not_kept_in_memory(squares, output):
+    region = Region((3, 5), (20, 29))
+    made = spec(network=NetworkConfig(output=output))
+    kept, streamed = (CropReader(squares, ("a",), made, memory_bytes=n).read("a", region) for n in (10**9, 0))
+    for a, b in zip(kept, streamed, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_labels_must_number_objects_where_objects_are_learnt():
+    with pytest.raises(DataError, match=r"kind binary .* in all 2 images, but outputs boundary.*--output classes"):
+        check_trainable([record(n, label_kinds=("binary",)) for n in "ab"], "label", None, instances=True)
+    mixed = [record("a", label_kinds=("binary",)), record("b", label_kinds=("instance",))]
+    assert check_trainable(mixed, "label", None, instances=True) == tuple(mixed)
+
+
+def test_balanced_classes_weigh_the_same(make_collection):
+    labels = {"a": np.array([[0, 0, 0, 0], [0, 0, 1, 1]], np.uint8), "b": np.array([[0, 0, 3, 3]], np.uint8)}
+    collection = make_collection("c", {name: np.zeros((1, *v.shape), np.uint8) for name, v in labels.items()}, labels)
+    records = [image.record for image in collection]
+    # 8, 2, 0 and 2 of 12 pixels: three classes that are there share them
+    assert balanced_weights(collection, records, "label", None, 4) == pytest.approx((0.5, 2.0, 1.0, 2.0))
+    assert balanced_weights(collection, records, "label", "label", 2) == (1.0, 1.0)
+    with pytest.raises(DataError, match="holds the class 3, but the model has classes 0 to 2"):
+        balanced_weights(collection, records, "label", None, 3)
+
+
+def test_features_of_whole_crops_cannot_be_normalised_over_one():
+    with pytest.raises(ConfigError, match="batch_size must be >= 2, got 1"):
+        check_crops(TrainConfig(steps=1, crop_px=64, batch_size=1), 16, True, pools_globally=True)
