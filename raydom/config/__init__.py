@@ -8,6 +8,7 @@ every result all describe these classes.
 from raydom.config.base import fingerprint, from_dict, require, to_dict
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
 from raydom.config.images import Condition, ImageFilter
+from raydom.config.instances import InstanceConfig
 from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, NetworkConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
@@ -37,6 +38,7 @@ __all__ = [
     "ClusterConfig",
     "Condition",
     "ImageFilter",
+    "InstanceConfig",
     "MaskRCNNConfig",
     "ModelSpec",
     "NetworkConfig",
