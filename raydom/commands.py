@@ -13,6 +13,7 @@ from raydom.config import (
     BlockConfig,
     ClusterConfig,
     ImageFilter,
+    InstanceConfig,
     MaskRCNNConfig,
     NetworkConfig,
     RunConfig,
@@ -59,6 +60,7 @@ class SegmentConfig:
     """Resampling factor before the network, instead of the one that follows from the pixel sizes."""
     threshold: float | None = None
     """Foreground probability from which a pixel is labelled, instead of the model's."""
+    instances: InstanceConfig = field(default_factory=InstanceConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
     blocks: BlockConfig = field(default_factory=BlockConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -23,6 +23,8 @@ class InstanceConfig:
     """Smaller objects are left out."""
     halo_px: int = 64
     """How far beyond its own pixels a block looks for objects, px; best no less than their diameter."""
+    ids: str = "uint32"
+    """Numbers of the labels that are written: uint32, or uint64 for more than 4 294 967 295 objects in an image."""
     merge_iou: float = 0.5
     """Two blocks' views of what lies in both are one object from this intersection over union on."""
 
@@ -31,4 +33,5 @@ class InstanceConfig:
             require(0 < getattr(self, name) <= 1, f"{name} must be above 0 and at most 1; got {getattr(self, name)}.")
         for name in ("min_seed_px", "min_area_px"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1; got {getattr(self, name)}.")
+        require(self.ids in ("uint32", "uint64"), f"ids must be uint32 or uint64; got {self.ids!r}.")
         require(self.halo_px >= 8, f"halo_px must be >= 8, to compare what two blocks see; got {self.halo_px}.")

@@ -16,7 +16,16 @@ import torch
 
 from raydom.algorithms.large import LARGE_VERSION, Styler
 from raydom.algorithms.styles import StyleInput, floats_per_px, get_method, weights_digest, with_features
-from raydom.config import BlockConfig, ImageFilter, ModelSpec, RunConfig, StyleConfig, fingerprint, to_dict
+from raydom.config import (
+    BlockConfig,
+    ImageFilter,
+    InstanceConfig,
+    ModelSpec,
+    RunConfig,
+    StyleConfig,
+    fingerprint,
+    to_dict,
+)
 from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 from raydom.images.resample import grid_size
@@ -61,6 +70,7 @@ class BlockJob:
     """Resampling factor before the network, instead of the one that the pixel sizes give."""
     threshold: float | None = None
     """Foreground probability from which a pixel is labelled, instead of the model's."""
+    instances: InstanceConfig = field(default_factory=InstanceConfig)
     blocks: BlockConfig = field(default_factory=BlockConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
 
@@ -75,6 +85,10 @@ class BlockJob:
     @property
     def folder(self) -> RunFolder:
         return RunFolder.of(self.out)
+
+    def makes_objects(self, spec: ModelSpec) -> bool:
+        """Whether labels are objects one by one, and not classes of pixels."""
+        return spec.network.output != "classes" or (self.instances.components and spec.num_classes == 2)
 
     def chosen_images(self) -> Collection:
         """The images of the collection that this job is for."""
@@ -104,32 +118,35 @@ class BlockJob:
         return pixel_size_um / spec.pixel_size_um
 
 
+STAGES = ("overview", "block", "view", "pair", "number", "label", "pyramid", "finish")
+"""Kinds of tasks, in their order; of an image, each waits for those before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobPlan:
     """The settings and the tasks of a job, in their stages."""
 
     job: BlockJob
     settings: dict[str, Any]
-    overviews: list[Task]
-    blocks: list[Task]
-    pyramids: list[Task]
-    finishes: list[Task]
+    stages: dict[str, list[Task]]
+    """By kind, in the order of ``STAGES``."""
 
     @property
     def tasks(self) -> list[Task]:
         """All of them, in the order of their stages."""
-        return [*self.overviews, *self.blocks, *self.pyramids, *self.finishes]
+        return [task for tasks in self.stages.values() for task in tasks]
 
     @property
     def num_images(self) -> int:
-        return len({task.block.image_id for task in self.blocks})
+        return len({task.block.image_id for task in self.stages["block"]})
 
 
 def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     """Check a job and cut its images into tasks.
 
     An image of one block is overviewed, written and finished within that block; larger ones have an overview before
-    their blocks (for methods that need one) and are finished after them, the largest in parts.
+    their blocks (for methods that need one), the objects of their blocks put together after them (see
+    ``inference.objects``), and are finished then, the largest in parts.
 
     Raises:
         ConfigError: For what cannot be done, before anything is computed.
@@ -138,6 +155,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     check_job(job)
     images = job.chosen_images()
     model = open_model(job.model, images) if job.model is not None else None
+    makes_objects = model is not None and job.makes_objects(model.spec)
     method = get_method(job.style.method)
     style_hash = _style_hash(job.style.style) if job.style.style else None
     style = job.style.settings() | {"style": style_hash, "version": method.version}
@@ -150,26 +168,32 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "pixel_size_um": job.pixel_size_um,
         "scale": job.scale,
         "threshold": job.threshold,
+        "instances": to_dict(job.instances) if makes_objects else None,
         "blocks": to_dict(job.blocks),
         "images": job.images.settings(),
         "version": BLOCK_VERSION,
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
-    plan = JobPlan(job, settings, [], [], [], [])
+    plan = JobPlan(job, settings, {kind: [] for kind in STAGES})
+    stages = plan.stages
     for image in images:
         record = image.record
         size = job.blocks.block_size
         content = fingerprint(recipe, record.sha256, to_dict(record.statistics), list(record.shape))
         whole = Block(record.image_id, Region.whole(record.spatial_shape))
         cut = cut_blocks(record.image_id, record.spatial_shape, size)
-        plan.blocks.extend(Task(number, "block", block, content) for block in cut)
+        stages["block"].extend(Task(number, "block", block, content) for block in cut)
         if len(cut) > 1:
-            plan.finishes.append(Task(number, "finish", whole, content))
+            if makes_objects:
+                for kind in ("view", "pair", "label"):
+                    stages[kind].extend(Task(number, kind, block, content) for block in cut)
+                stages["number"].append(Task(number, "number", whole, content))
+            stages["finish"].append(Task(number, "finish", whole, content))
             parts = cut_blocks(record.image_id, record.spatial_shape, size << LEVELS_AT_ONCE)
             if len(parts) > 1:
-                plan.pyramids.extend(Task(number, "pyramid", part, content) for part in parts)
+                stages["pyramid"].extend(Task(number, "pyramid", part, content) for part in parts)
             if not method.pointwise:
-                plan.overviews.append(Task(number, "overview", whole, content))
+                stages["overview"].append(Task(number, "overview", whole, content))
     return plan
 
 

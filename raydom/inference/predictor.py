@@ -37,11 +37,14 @@ from raydom.images.intensity import (
     image_statistics,
     to_fraction,
 )
+from raydom.images.objects import Parts
 from raydom.images.resample import resample, source_region
 from raydom.images.seams import SeamScore, seam_region, seam_score
 from raydom.images.tiles import cut_blocks, read_region, reflected
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.models import open_model
+from raydom.inference.objects import KINDS as OBJECT_STAGES
+from raydom.inference.objects import ObjectStages
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
@@ -84,6 +87,8 @@ class BlockOutput:
     labels: dict[str, np.ndarray]
     """(h, w) of the write region, by name: the segmentation, or the labels that a stylised image keeps."""
     fields: dict[str, Any]
+    objects: Parts | None = None
+    """Of an image that is one block."""
 
 
 class Predictor:
@@ -104,6 +109,7 @@ class Predictor:
             model = open_model(job.model, self.images)
             self.spec, self.network = model.spec, model.load().to(self.device)
         style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
+        self.objects = ObjectStages(job, self.spec) if self.spec is not None and job.makes_objects(self.spec) else None
         self.styler = Styler(get_method(job.style.method), style, job.style)
         self._passed: tuple[str, dict[str, np.ndarray]] | None = None
         self.image = functools.lru_cache(maxsize=OPEN_IMAGES)(self.images.__getitem__)
@@ -124,6 +130,8 @@ class Predictor:
 
     def read(self, task: Task) -> Any:
         image = self.image(task.block.image_id)
+        if self.objects is not None and task.kind in OBJECT_STAGES:
+            return self.objects.read(task, image)
         if task.kind != "block":
             return image
         shape = image.spatial_shape
@@ -147,6 +155,8 @@ class Predictor:
         if task.kind == "overview":
             return self._make_global_pass(inputs)
         image = self.image(task.block.image_id)
+        if self.objects is not None and task.kind in OBJECT_STAGES:
+            return self.objects.compute(task, inputs, image)
         styled, fields = self._guarded(task, image, inputs)
         if self.network is None or self.spec is None:
             if not np.isfinite(styled).all():
@@ -163,22 +173,40 @@ class Predictor:
         )
         if not np.isfinite(probability).all():
             raise DataError(f"{task.block.block_id}: the network's output is not finite.")
+        return self._labelled(task, image, probability, fields)
+
+    def _labelled(self, task: Task, image: Image, probability: np.ndarray, fields: dict[str, Any]) -> BlockOutput:
+        """What a block's probabilities (k, h, w) come to: labels of its pixels; or, if the job makes objects, those of
+        an image that is one block (of larger ones they come later)."""
+        assert self.spec is not None
+        stored = np.rint(probability * 255).astype(np.uint8)
         threshold = self.job.threshold if self.job.threshold is not None else self.spec.threshold
-        if len(probability) == 1:
+        parts = None
+        if self.objects is not None and task.block.write == Region.whole(image.spatial_shape):
+            labels, parts = self.objects.of_whole(image, stored)
+            fields |= {"num_objects": len(parts)}
+        elif len(probability) == 1 or self.objects is not None:
             labels = (probability[0] >= threshold).astype(np.uint8)
-            confidence = np.where(labels, probability[0], 1 - probability[0])
         else:
             labels = probability.argmax(axis=0).astype(np.uint8)
+        if self.spec.num_classes == 2:
+            confidence = np.where(labels > 0, probability[0], 1 - probability[0])
+        else:
             confidence = probability.max(axis=0)
         fields |= {"num_foreground_px": int((labels > 0).sum()), "mean_confidence": float(confidence.mean())}
-        return BlockOutput(np.rint(probability * 255).astype(np.uint8), {self.spec.label: labels}, fields)
+        later = self.objects is not None and parts is None
+        return BlockOutput(stored, {} if later else {self.spec.label: labels}, fields, parts)
 
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
         if task.kind == "pyramid":
             sums = self._write_coarser(outputs, task, task.block.write)
             files.write_bytes_atomic(self._part_uri(outputs, task.block.write), sums.to_bytes())
             return {"seam_score": self._score_seams(outputs, task)}
+        if self.objects is not None and task.kind in OBJECT_STAGES:
+            return self.objects.write(task, outputs, self.image(task.block.image_id))
         if task.kind == "finish":
+            if self.objects is not None:
+                self.objects.write_table(outputs, self.objects.bands_of(outputs))
             in_parts = len(parts(writable_levels(output_uri(self.job, outputs.image_id))[0])) > 1
             row = self._finish(outputs, task)
             return {"record": row, "seam_score": None if in_parts else self._score_seams(outputs, task)}
@@ -257,14 +285,15 @@ class Predictor:
     def _output_labels(self, image: Image) -> dict[str, str]:
         """Names and dtypes of the labels that are written."""
         if self.spec is not None:
-            return {self.spec.label: "uint8"}
+            return {self.spec.label: "uint8" if self.objects is None else self.job.instances.ids}
         return {name: str(image.labels(name).dtype) for name in image.record.labels}
 
     def _output_channels(self, image: Image) -> tuple[str, ...]:
         if self.spec is None:
             return image.record.channels
         if self.spec.num_classes == 2:
-            return ("foreground probability",)
+            more = {"boundary": ("border probability",), "distance": ("depth",)}
+            return ("foreground probability", *more.get(self.spec.network.output, ()))
         return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
 
     def _write_alone(self, image: Image, task: Task, outputs: BlockOutput) -> str:
@@ -279,6 +308,8 @@ class Predictor:
             write_levels(levels[path], outputs.labels[path.removeprefix("labels/")] if path else outputs.pixels, method)
             if zarr_images.lost_shards(levels[path][0]):
                 raise DataError(f"{files.join(output_uri(self.job, image.image_id), path)}: its shard is missing.")
+        if self.objects is not None and outputs.objects is not None:
+            self.objects.write_table(image, [outputs.objects])
         return self._row(image, task, running.statistics(lambda: [outputs.pixels]))
 
     def _write_coarser(self, image: Image, task: Task, part: Region) -> RunningStatistics:
@@ -381,7 +412,7 @@ class Predictor:
         labels = tuple(self._output_labels(image))
         kinds = image.record.label_kinds
         if self.spec is not None:
-            kinds = ("binary" if self.spec.num_classes == 2 else "semantic",)
+            kinds = ("instance" if self.objects else "binary" if self.spec.num_classes == 2 else "semantic",)
         channels = self._output_channels(image)
         record = dataclasses.replace(
             image.record,
@@ -425,6 +456,8 @@ class Predictor:
         """Blocks whose pixels are gone or damaged, and what was made of them, are to be done again."""
         side = self.job.blocks.block_size << LEVELS_AT_ONCE
         lost = {("block", region.start) for region in regions}
+        if self.objects is not None:
+            lost |= {("label", region.start) for region in regions}
         lost |= {("pyramid", tuple(start // side * side for start in region.start)) for region in regions}
         receipts = []
         for kind, start in sorted(lost):

@@ -16,7 +16,7 @@ import torch
 
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
-from raydom.inference.job import BlockJob, JobPlan, check_memory, output_uri, plan_job
+from raydom.inference.job import STAGES, BlockJob, JobPlan, check_memory, output_uri, plan_job
 from raydom.inference.predictor import Predictor, record_from_json
 from raydom.inference.progress import ProgressReport
 from raydom.inference.worker import BlockWorker, Task
@@ -29,6 +29,13 @@ logger = logging.getLogger(__name__)
 
 BATCH = 16
 """Tasks between two writings of receipts."""
+
+SHOWN = {
+    "overview": ("global pass", "images"), "block": ("", "blocks"), "view": ("objects", "blocks"),
+    "pair": ("objects in several blocks", "blocks"), "number": ("numbers of objects", "images"),
+    "label": ("labels", "blocks"), "pyramid": ("pyramids of large images", "parts"), "finish": ("pyramids", "images"),
+}  # fmt: skip
+"""What the progress says of each stage, and what it counts."""
 
 Check = Callable[[], None]
 """Called between two batches; raises when the run must not go on."""
@@ -110,14 +117,13 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Ch
                 known[number] = _valid(plan, retried[number])
 
     names = ", ".join(job.name for job in jobs) if len(jobs) <= 2 else f"{len(jobs)} jobs"
-    stage(f"{names}: global pass", _overviews_to_do(plans, known), "images")
-    blocks = _blocks_to_do(plans, known)
-    _create_outputs(plans, known, blocks)
-    stage(names, blocks, "blocks")
-    stage(f"{names}: pyramids of large images", _pyramids_to_do(plans, known), "parts")
-    finishes = _finishes_to_do(plans, known)
-    stage(f"{names}: pyramids", finishes, "images")
-    _sweep(jobs, finishes)
+    for kind in STAGES:
+        tasks = _to_do(plans, known, kind)
+        if kind == "block":
+            _create_outputs(plans, known, tasks)
+        label, unit = SHOWN[kind]
+        stage(f"{names}: {label}" if label else names, tasks, unit)
+    _sweep(jobs, tasks)
     return [_gather(plan, before) for plan, before in zip(plans, retried, strict=True)]
 
 
@@ -172,49 +178,31 @@ def _valid(plan: JobPlan, retried: dict[str, Receipt]) -> dict[str, Receipt]:
     }
 
 
-def _overviews_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
+def _to_do(plans: list[JobPlan], known: list[dict[str, Receipt]], kind: str) -> list[Task]:
+    """The tasks of a stage without a receipt, of images of which all that comes before is done."""
     todo = []
     for plan, receipts in zip(plans, known, strict=True):
-        waiting = {task.block.image_id for task in plan.blocks if task.key not in receipts}
-        todo += [t for t in plan.overviews if t.key not in receipts and t.block.image_id in waiting]
-    return todo
-
-
-def _blocks_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
-    todo = []
-    for plan, receipts in zip(plans, known, strict=True):
-        without = {
-            task.block.image_id for task in plan.overviews if task.key in receipts and receipts[task.key].status != "ok"
-        }
-        todo += [t for t in plan.blocks if t.key not in receipts and t.block.image_id not in without]
-    return todo
-
-
-def _pyramids_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
-    todo = []
-    for plan, receipts in zip(plans, known, strict=True):
-        broken = {task.block.image_id for task in plan.blocks if not _is_ok(receipts.get(task.key))}
-        todo += [t for t in plan.pyramids if t.key not in receipts and t.block.image_id not in broken]
-    return todo
-
-
-def _finishes_to_do(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> list[Task]:
-    todo = []
-    for plan, receipts in zip(plans, known, strict=True):
-        parts = (*plan.blocks, *plan.pyramids)
-        broken = {task.block.image_id for task in parts if not _is_ok(receipts.get(task.key))}
-        todo += [t for t in plan.finishes if t.key not in receipts and t.block.image_id not in broken]
+        if not plan.stages[kind]:
+            continue
+        if kind == "overview":  # which nobody needs any more once the blocks are done
+            waiting = {task.block.image_id for task in plan.stages["block"] if task.key not in receipts}
+            broken = {task.block.image_id for task in plan.stages["block"]} - waiting
+        else:
+            earlier = ["overview"] if kind == "block" else STAGES[1 : STAGES.index(kind)]
+            before = [task for one in earlier for task in plan.stages[one]]
+            broken = {task.block.image_id for task in before if not _is_ok(receipts.get(task.key))}
+        todo += [t for t in plan.stages[kind] if t.key not in receipts and t.block.image_id not in broken]
     return todo
 
 
 def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], blocks: list[Task]) -> None:
     """Empty outputs for the images of several blocks of which none is done; workers make the others themselves."""
     begun = [
-        {task.block.image_id for task in plan.blocks if task.key in done}
+        {task.block.image_id for task in plan.stages["block"] if task.key in done}
         for plan, done in zip(plans, known, strict=True)
     ]
     wanted = [
-        {task.block.image_id for task in plan.finishes} & {t.block.image_id for t in blocks if t.job == number}
+        {task.block.image_id for task in plan.stages["finish"]} & {t.block.image_id for t in blocks if t.job == number}
         for number, plan in enumerate(plans)
     ]
     for number, plan in enumerate(plans):
@@ -253,7 +241,7 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         plan.job.folder.forget_parts()
     return JobReport(
         job=plan.job,
-        num_blocks=len(plan.blocks),
+        num_blocks=len(plan.stages["block"]),
         num_images=plan.num_images,
         num_images_done=len(records),
         failed=failed,

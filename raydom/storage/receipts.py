@@ -38,8 +38,9 @@ class Receipt:
     block_id: str
     image_id: str
     kind: str
-    """block, overview (of the global pass), pyramid (of a part of a large image), finish (what is left of the pyramid,
-    and the statistics, of an image), or seam (what the borders of a stylised block were seen to be like then)."""
+    """block, overview (of the global pass), view, pair, number and label (of objects in images of several blocks),
+    pyramid (of a part of a large image), finish (what is left of the pyramid, and the statistics, of an image), or seam
+    (what the borders of a stylised block were seen to be like then)."""
     fingerprint: str
     status: str
     """ok, failed or quarantined."""
@@ -53,6 +54,8 @@ class Receipt:
     checksum: str | None = None
     """CRC-32 of what was written."""
     num_foreground_px: int | None = None
+    num_objects: int | None = None
+    """Objects (of an image), or views of them (of a block)."""
     mean_confidence: float | None = None
     """Mean over the pixels of the probability of the class that was chosen."""
     content_score: float | None = None
@@ -80,6 +83,7 @@ _SCHEMA = pa.schema(
         ("finished_at", pa.float64()),
         ("checksum", pa.string()),
         ("num_foreground_px", pa.int64()),
+        ("num_objects", pa.int64()),
         ("mean_confidence", pa.float64()),
         ("content_score", pa.float64()),
         ("content_lost", pa.bool_()),
@@ -237,9 +241,15 @@ class RunFolder:
         """Where the overview of an image of some content is kept between the global pass and the blocks."""
         return files.join(self.uri, "overviews", _hashed(image_id, content) + ".npz")
 
+    # --------------------------------------------------------------------------------------------- between the stages
+
+    def objects_uri(self, what: str, image_id: str, content: str, block: Region) -> str:
+        """Where a stage keeps what it found of a block's objects for the next."""
+        return files.join(self.uri, "objects", what, _hashed(image_id, content, *block.start) + ".npz")
+
     def forget_parts(self) -> None:
         """Remove what is only kept between the stages of a run."""
-        for name in ("overviews", "parts"):
+        for name in ("overviews", "parts", "objects"):
             files.remove(files.join(self.uri, name))
 
     def part_uri(self, image_id: str, content: str, part: Region) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +17,15 @@ LARGE_BYTES = 1 << 20
 
 def write_table(uri: str, table: pa.Table) -> None:
     """Write a Parquet file atomically; local or any fsspec URL."""
+    write_tables(uri, [table], table.schema)
+
+
+def write_tables(uri: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables one after another into one Parquet file, atomically; only one need be in memory."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table)
     files.write_bytes_atomic(uri, sink.getvalue())
 
 

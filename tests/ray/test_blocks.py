@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raydom.cluster.blocks import run_block_jobs
-from raydom.config import BlockConfig, RunConfig, StyleConfig
+from raydom.config import BlockConfig, InstanceConfig, RunConfig, StyleConfig
 from raydom.inference.job import BlockJob
 from raydom.storage import zarr_images
 from raydom.storage.collection import open_collection
@@ -47,7 +47,11 @@ def test_ray_gives_what_the_serial_runner_gives_for_several_jobs_at_once(ray_ses
 
     tifffile.imwrite(style, np.random.default_rng(1).integers(0, 99, (40, 50), np.uint8))
     matched = dataclasses.replace(
-        job, name="meanstd", out=str(tmp_path / "matched"), style=StyleConfig(method="meanstd", style=str(style))
+        job,
+        name="meanstd",
+        out=str(tmp_path / "matched"),
+        style=StyleConfig(method="meanstd", style=str(style)),
+        instances=InstanceConfig(components=True, halo_px=16),
     )
     reports = run_block_jobs([job, matched], RAY)
     assert [(report.ok, report.num_images_done) for report in reports] == [(True, 3), (True, 3)]
