@@ -26,6 +26,8 @@ FINEST_CHANNELS = 16
 """Of the U-Net++ decoder at full resolution; each level down has twice as many."""
 ATROUS_RATES = (6, 12, 18)
 """Of DeepLab, at an output stride of 16."""
+HUB_FILE = "model.safetensors"
+"""Of each repository of weights on the Hugging Face hub."""
 
 
 class LibraryNetwork(nn.Module):
@@ -142,7 +144,7 @@ def _from_smp(config: NetworkConfig, kind: str, **options: Any) -> nn.Module:
 def _imagenet_weights(config: NetworkConfig) -> tuple[Callable[[], Mapping[str, Tensor]], str]:
     """What fetches them, and where from."""
     if config.name.startswith("hrnet"):
-        return lambda: hrnet_backbone(config.name, 3, pretrained=True).state_dict(), f"timm/{config.name}"
+        return lambda: hrnet_backbone(config.name, 3, pretrained=True).state_dict(), f"{HUB_FILE} of timm/{config.name}"
 
     def fetch() -> Mapping[str, Tensor]:
         from segmentation_models_pytorch.encoders import get_encoder
@@ -151,4 +153,5 @@ def _imagenet_weights(config: NetworkConfig) -> tuple[Callable[[], Mapping[str, 
         return state
 
     timm = config.encoder.startswith("tu-")
-    return fetch, f"timm/{config.encoder[3:]}" if timm else f"smp-hub/{config.encoder}.imagenet/model.safetensors"
+    place = f"timm/{config.encoder[3:]}" if timm else f"smp-hub/{config.encoder}.imagenet"
+    return fetch, f"{HUB_FILE} of {place}"

@@ -55,7 +55,7 @@ def _imagenet(fetch: Callable[[], Mapping[str, Tensor]], source: str) -> Mapping
     try:
         return fetch()
     except Exception as error:  # each library and each way of being offline has its own
-        reason = str(error).strip().splitlines()
+        reason = str(error).strip(" .\n").splitlines()
         raise ConfigError(
             f"the ImageNet weights ({source}) cannot be had: {reason[0] if reason else type(error).__name__}. Connect "
             "this machine and every worker, or fill the cache of the library there; or give --weights FILE, a state "

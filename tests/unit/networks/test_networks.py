@@ -107,7 +107,9 @@ def test_weights_that_cannot_be_had_are_never_replaced_in_silence(tmp_path, monk
 
     monkeypatch.setattr(library, "hrnet_backbone", offline)
     monkeypatch.setattr(library, "_hrnet", lambda config: nn.ModuleDict({"encoder": nn.Conv2d(1, 1, 1)}))
-    with pytest.raises(ConfigError, match=r"\(timm/hrnet_w18\) cannot be had: no route to host. .*--weights FILE"):
+    with pytest.raises(
+        ConfigError, match=r"\(model.safetensors of timm/hrnet_w18\) cannot be had: no route to host. .*--weights FILE"
+    ):
         small("hrnet_w18", weights="imagenet")
 
 
