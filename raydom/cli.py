@@ -54,7 +54,7 @@ COMMANDS: dict[str, Command] = {
 
 INLINE = (
     "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
-    "ImageFilter",
+    "ImageFilter", "PredictionConfig",
 )  # fmt: skip
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
 

@@ -16,6 +16,7 @@ from raydom.config import (
     InstanceConfig,
     MaskRCNNConfig,
     NetworkConfig,
+    PredictionConfig,
     RunConfig,
     StyleConfig,
     StyleOptions,
@@ -60,6 +61,7 @@ class SegmentConfig:
     """Resampling factor before the network, instead of the one that follows from the pixel sizes."""
     threshold: float | None = None
     """Foreground probability from which a pixel is labelled, instead of the model's."""
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
     instances: InstanceConfig = field(default_factory=InstanceConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
     blocks: BlockConfig = field(default_factory=BlockConfig)

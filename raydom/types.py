@@ -51,6 +51,13 @@ class Region:
             tuple(min(a, b) for a, b in zip(self.stop, bounds.stop, strict=True)),
         )
 
+    def joined(self, other: Region) -> Region:
+        """The smallest region with all of both."""
+        return Region(
+            tuple(min(a, b) for a, b in zip(self.start, other.start, strict=True)),
+            tuple(max(a, b) for a, b in zip(self.stop, other.stop, strict=True)),
+        )
+
     def shifted(self, by: Sequence[int]) -> Region:
         """Moved by so many px along each axis."""
         return Region(

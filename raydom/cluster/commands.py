@@ -150,6 +150,7 @@ def segment(config: commands.SegmentConfig) -> int:
         pixel_size_um=config.pixel_size_um,
         scale=config.scale,
         threshold=config.threshold,
+        prediction=config.prediction,
         instances=config.instances,
         blocks=config.blocks,
         images=config.images,

@@ -10,6 +10,7 @@ from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, Train
 from raydom.config.images import Condition, ImageFilter
 from raydom.config.instances import InstanceConfig
 from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, NetworkConfig
+from raydom.config.prediction import PredictionConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
     FEATURES,
@@ -44,6 +45,7 @@ __all__ = [
     "NetworkConfig",
     "NstConfig",
     "NstSettings",
+    "PredictionConfig",
     "RunConfig",
     "StrotssConfig",
     "StyleConfig",

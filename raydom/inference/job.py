@@ -21,6 +21,7 @@ from raydom.config import (
     ImageFilter,
     InstanceConfig,
     ModelSpec,
+    PredictionConfig,
     RunConfig,
     StyleConfig,
     fingerprint,
@@ -70,6 +71,7 @@ class BlockJob:
     """Resampling factor before the network, instead of the one that the pixel sizes give."""
     threshold: float | None = None
     """Foreground probability from which a pixel is labelled, instead of the model's."""
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
     instances: InstanceConfig = field(default_factory=InstanceConfig)
     blocks: BlockConfig = field(default_factory=BlockConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
@@ -168,6 +170,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "pixel_size_um": job.pixel_size_um,
         "scale": job.scale,
         "threshold": job.threshold,
+        "prediction": to_dict(job.prediction) if model else None,
         "instances": to_dict(job.instances) if makes_objects else None,
         "blocks": to_dict(job.blocks),
         "images": job.images.settings(),
@@ -185,7 +188,8 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         stages["block"].extend(Task(number, "block", block, content) for block in cut)
         if len(cut) > 1:
             if makes_objects:
-                for kind in ("view", "pair", "label"):
+                views = () if model is not None and model.spec.network.output == "objects" else ("view",)
+                for kind in (*views, "pair", "label"):
                     stages[kind].extend(Task(number, kind, block, content) for block in cut)
                 stages["number"].append(Task(number, "number", whole, content))
             stages["finish"].append(Task(number, "finish", whole, content))
@@ -356,7 +360,10 @@ def _block_gib(
     if max(model_shape(image.spatial_shape, scale)) <= job.style.overview_px:  # blocks are cut out of the overview
         style_floats, style_halo = 0.0, 0
     halo += style_halo
-    sides = [min(block_size * scale + 2 * halo, size * scale) for size in image.spatial_shape]
+    side = block_size * scale + 2 * halo
+    if spec is not None and not spec.exact and spec.network.output != "objects":
+        side = job.prediction.window_px
+    sides = [min(side, size * scale) for size in image.spatial_shape]
     floats = COPIES_OF_PIXELS * image.num_channels
     if spec is not None:
         floats += ACTIVATIONS_PER_CHANNEL * spec.network.base_channels
@@ -372,6 +379,11 @@ def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> Non
                 "images, or ingest the images with those channels."
             )
     halo = job.blocks.halo
+    if halo is not None and not spec.exact:
+        raise ConfigError(
+            f"--halo {halo} means nothing to {job.model}: {spec.network.name} looks at whole images, in windows. Leave "
+            "it out, or choose --window-px (of objects: --instances.halo-px)."
+        )
     if halo is not None and halo < spec.receptive_field_px:
         raise ConfigError(
             f"--halo {halo} px is smaller than the network's receptive field of {spec.receptive_field_px} px: labels "

@@ -23,7 +23,7 @@ import pyarrow as pa
 from raydom.config import ModelSpec
 from raydom.errors import DataError
 from raydom.images import objects
-from raydom.images.instances import instances
+from raydom.images.instances import instances, numbered
 from raydom.images.objects import Parts
 from raydom.images.stitching import Views, number_objects, overlaps, views
 from raydom.images.tiles import cut_blocks
@@ -69,7 +69,7 @@ class ObjectStages:
 
     def read(self, task: Task, image: Image) -> Any:
         if task.kind == "view":
-            return self._maps(image, self._region(image, task.block))
+            return self._maps(image, self.region(image, task.block))
         if task.kind == "pair":
             own, later = self._seen(image, task.block), self._later_neighbours(image, task.block)
             return own, [(place, self._seen(image, block)) for place, block in later]
@@ -90,7 +90,7 @@ class ObjectStages:
 
     def write(self, task: Task, outputs: Any, image: Image) -> dict[str, Any]:
         if task.kind == "view":
-            self._write_arrays(image, "views", task.block, labels=outputs.labels, **_columns(outputs.owned))
+            self.keep(image, task.block, outputs)
             return {"num_objects": len(outputs.owned.label)}
         if task.kind == "pair":
             self._write_arrays(image, "pairs", task.block, pairs=outputs[0], iou=outputs[1])
@@ -103,6 +103,10 @@ class ObjectStages:
         self._write_arrays(image, "parts", task.block, **pack_parts(parts))
         return {"num_objects": len(parts)}
 
+    def keep(self, image: Image, block: Block, seen: Seen) -> None:
+        """Keep what a block sees for the stages to come."""
+        self._write_arrays(image, "views", block, labels=seen.labels, **_columns(seen.owned))
+
     # -------------------------------------------------------------------------------------- images of a single block
 
     def of_whole(self, image: Image, maps: np.ndarray) -> tuple[np.ndarray, Parts]:
@@ -113,12 +117,17 @@ class ObjectStages:
             maps: All of them, uint8 (k, h, w).
         """
         found = instances(maps, self.spec.network.output, self.threshold, self.job.instances)
+        return self.of_labels(image, found, maps[0])
+
+    def of_labels(self, image: Image, found: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, Parts]:
+        """The same, of its objects in any numbering; probability in 0..255."""
+        found = numbered(found)
         area = np.bincount(found.ravel())
         keep = area >= self.job.instances.min_area_px
         keep[0] = False
         number = np.where(keep, np.cumsum(keep), 0)
         labels = self._ids(number)[found]
-        return labels, self._measure(labels, Region.whole(labels.shape), image.numpy(), maps[0])
+        return labels, self._measure(labels, Region.whole(labels.shape), image.numpy(), probability)
 
     def write_table(self, image: Image, bands: Iterable[Parts]) -> None:
         """The object table of an image: ``OUT/objects/<image_id>.parquet``."""
@@ -153,12 +162,13 @@ class ObjectStages:
         grouped = itertools.groupby(self._blocks(image), key=lambda block: block.write.start[0])
         return [list(band) for _, band in grouped]
 
-    def _region(self, image: Image, block: Block) -> Region:
+    def region(self, image: Image, block: Block) -> Region:
+        """Where a block looks for objects."""
         return block.write.grown(self.job.instances.halo_px).clipped(Region.whole(image.spatial_shape))
 
     def _later_neighbours(self, image: Image, block: Block) -> list[tuple[int, Block]]:
         """The blocks after this one that see some of what it sees, and their places among the image's blocks."""
-        seen = self._region(image, block)
+        seen = self.region(image, block)
         size, shape = self.job.blocks.block_size, image.spatial_shape
         whole, num_columns = Region.whole(shape), -(-shape[1] // size)
         reach = 1 + (2 * self.job.instances.halo_px - 1) // size
@@ -169,7 +179,7 @@ class ObjectStages:
                 continue
             write = Region((y * size, x * size), ((y + 1) * size, (x + 1) * size)).clipped(whole)
             other = Block(image.image_id, write)
-            if _meet(seen, self._region(image, other)):
+            if _meet(seen, self.region(image, other)):
                 found.append((y * num_columns + x, other))
         return found
 
@@ -181,8 +191,16 @@ class ObjectStages:
         return np.asarray(level[(slice(None), *region.slices)])
 
     def _see(self, image: Image, block: Block, maps: np.ndarray) -> Seen:
-        region = self._region(image, block)
-        labels = instances(maps, self.spec.network.output, self.threshold, self.job.instances)
+        if self.spec.network.output == "objects":
+            raise DataError(
+                f"{block.block_id}: what the network found there is gone or damaged. Remove {self.job.out}, and run "
+                "again."
+            )
+        return self.seen(image, block, instances(maps, self.spec.network.output, self.threshold, self.job.instances))
+
+    def seen(self, image: Image, block: Block, labels: np.ndarray) -> Seen:
+        """What a block sees, from its labels of ``region``."""
+        region = self.region(image, block)
         return Seen(region, labels, views(labels, region, block.write, image.spatial_shape[1]))
 
     def _pairs(self, own: Seen, later: Sequence[tuple[int, Seen]]) -> tuple[np.ndarray, np.ndarray]:
@@ -270,10 +288,10 @@ class ObjectStages:
         """What a block sees, as it was kept; if that is gone or damaged, anew."""
         try:
             stored = self._read_arrays(image, "views", block)
-            return Seen(self._region(image, block), stored["labels"], _views(stored))
+            return Seen(self.region(image, block), stored["labels"], _views(stored))
         except (FileNotFoundError, DataError) as error:
             logger.warning("%s: what it sees of objects is made again (%s).", block.block_id, error)
-            return self._see(image, block, self._maps(image, self._region(image, block)))
+            return self._see(image, block, self._maps(image, self.region(image, block)))
 
     def _read_owned(self, image: Image, block: Block) -> Views:
         try:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from torch import Tensor, nn
 
 from raydom.algorithms.large import Styler, global_pass, styled_region
 from raydom.algorithms.styles import StyleInput, get_method
@@ -40,11 +39,12 @@ from raydom.images.intensity import (
 from raydom.images.objects import Parts
 from raydom.images.resample import resample, source_region
 from raydom.images.seams import SeamScore, seam_region, seam_score
-from raydom.images.tiles import cut_blocks, read_region, reflected
+from raydom.images.tiles import cut_blocks
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.models import open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
-from raydom.inference.objects import ObjectStages
+from raydom.inference.objects import ObjectStages, Seen
+from raydom.inference.segmenter import Pass, Segmenter
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
@@ -71,13 +71,10 @@ class BlockInput:
     """The part of the image that was read: ``inner`` and what styling it needs to see around it, model px."""
     inner: Region
     """The part of the image that the network needs, model px."""
-    rows: np.ndarray
-    columns: np.ndarray
-    """Which rows and columns of ``inner`` stand where in what the network sees: padding mirrors them."""
-    read: Region
-    """What the network sees, px of the padded model grid."""
     core: Region
     """What is wanted of it, model px."""
+    passes: Sequence[Pass]
+    """What the network is asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +86,8 @@ class BlockOutput:
     fields: dict[str, Any]
     objects: Parts | None = None
     """Of an image that is one block."""
+    view: Seen | None = None
+    """What a network that tells objects as a list sees in a block of several."""
 
 
 class Predictor:
@@ -103,11 +102,14 @@ class Predictor:
         self.job = job
         self.images = job.chosen_images()
         self.device = torch.device(device)
-        self.network: nn.Module | None = None
+        self.segmenter: Segmenter | None = None
         self.spec: ModelSpec | None = None
         if job.model is not None:
             model = open_model(job.model, self.images)
-            self.spec, self.network = model.spec, model.load().to(self.device)
+            self.spec = model.spec
+            self.segmenter = Segmenter(
+                model.load().to(self.device), model.spec, job.prediction, job.blocks.halo, self.device
+            )
         style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
         self.objects = ObjectStages(job, self.spec) if self.spec is not None and job.makes_objects(self.spec) else None
         self.styler = Styler(get_method(job.style.method), style, job.style)
@@ -137,16 +139,11 @@ class Predictor:
         shape = image.spatial_shape
         grid = self._grid(image)
         core = source_region(task.block.write, grid, shape)
-        if self.spec is None:
-            read = core
-        else:
-            halo = self.job.blocks.halo if self.job.blocks.halo is not None else self.spec.receptive_field_px
-            read = read_region(core, halo, self.spec.total_stride, grid)
-        rows, columns = (reflected(read.start[axis], read.stop[axis], grid[axis]) for axis in (0, 1))
-        inner = Region((int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1))
+        passes = [] if self.segmenter is None else self.segmenter.passes(self._wanted(task, image), shape, grid)
+        needed = [core, *(source_region(one.inner, grid, one.grid) for one in passes)]
+        inner = functools.reduce(Region.joined, needed)
         seen = self.styler.context(inner, grid)
-        pixels = self._read_part(image, seen, grid)
-        return BlockInput(pixels, seen, inner, rows - inner.start[0], columns - inner.start[1], read, core)
+        return BlockInput(self._read_part(image, seen, grid), seen, inner, core, passes)
 
     @torch.inference_mode(False)
     def compute(self, task: Task, inputs: Any) -> Any:
@@ -158,7 +155,7 @@ class Predictor:
         if self.objects is not None and task.kind in OBJECT_STAGES:
             return self.objects.compute(task, inputs, image)
         styled, fields = self._guarded(task, image, inputs)
-        if self.network is None or self.spec is None:
+        if self.segmenter is None or self.spec is None:
             if not np.isfinite(styled).all():
                 raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
             undone = fields.get("content_lost") and self.job.style.on_content_loss == "fallback"
@@ -166,14 +163,36 @@ class Predictor:
             pixels = from_fraction(styled, np.dtype(image.record.dtype), units)
             kept = {name: image.labels(name).numpy(task.block.write) for name in image.record.labels}
             return BlockOutput(pixels, kept, fields)
-        probability = self._probability(styled[:, inputs.rows][:, :, inputs.columns])
-        inside = (slice(None), *inputs.core.relative_to(inputs.read).slices)
-        probability = resample(
-            probability[inside], inputs.core, task.block.write, self._grid(image), image.spatial_shape
-        )
+        wanted = self._wanted(task, image)
+        told = (styled, inputs.inner, self._grid(image), inputs.passes, wanted, image.spatial_shape)
+        if self.spec.network.output == "objects":
+            return self._detected(task, image, *self.segmenter.objects(*told), fields)
+        probability = self.segmenter.maps(*told)
         if not np.isfinite(probability).all():
             raise DataError(f"{task.block.block_id}: the network's output is not finite.")
         return self._labelled(task, image, probability, fields)
+
+    def _wanted(self, task: Task, image: Image) -> Region:
+        """What the network is to tell of: a block's own pixels; of objects told as a list, what it sees of them."""
+        if self.spec is not None and self.spec.network.output == "objects" and self.objects is not None:
+            return self.objects.region(image, task.block)
+        return task.block.write
+
+    def _detected(
+        self, task: Task, image: Image, labels: np.ndarray, scores: np.ndarray, fields: dict[str, Any]
+    ) -> BlockOutput:
+        """What a block's objects come to: those of an image that is one block, or what the block sees of them."""
+        assert self.objects is not None and self.spec is not None
+        own = labels[task.block.write.relative_to(self._wanted(task, image)).slices]
+        confidence = np.rint(255 * np.concatenate([[0.0], scores])).astype(np.uint8)[own]
+        fields |= {"num_foreground_px": int((own > 0).sum())}
+        if (own > 0).any():
+            fields |= {"mean_confidence": float(confidence[own > 0].mean()) / 255}
+        if task.block.write == Region.whole(image.spatial_shape):
+            found, parts = self.objects.of_labels(image, labels, confidence)
+            fields |= {"num_objects": len(parts)}
+            return BlockOutput(confidence[None], {self.spec.label: found}, fields, parts)
+        return BlockOutput(confidence[None], {}, fields, view=self.objects.seen(image, task.block, labels))
 
     def _labelled(self, task: Task, image: Image, probability: np.ndarray, fields: dict[str, Any]) -> BlockOutput:
         """What a block's probabilities (k, h, w) come to: labels of its pixels; or, if the job makes objects, those of
@@ -225,6 +244,8 @@ class Predictor:
         fields = outputs.fields | {"checksum": f"{checksum:08x}"}
         if task.block.write == Region.whole(image.spatial_shape):
             return fields | {"record": self._write_alone(image, task, outputs)}
+        if self.objects is not None and outputs.view is not None:
+            self.objects.keep(image, task.block, outputs.view)
         zarr_images.write_region(uri, "0", task.block.write, outputs.pixels, self._output(uri, "0"))
         for name, labels in outputs.labels.items():
             path = f"labels/{name}/0"
@@ -292,6 +313,8 @@ class Predictor:
         if self.spec is None:
             return image.record.channels
         if self.spec.num_classes == 2:
+            if self.spec.network.output == "objects":
+                return ("confidence",)
             more = {"boundary": ("border probability",), "distance": ("depth",)}
             return ("foreground probability", *more.get(self.spec.network.output, ()))
         return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
@@ -578,15 +601,6 @@ class Predictor:
             fractions = to_fraction(image.numpy(source, level), image.statistics)
             bands.append(resample(fractions, source, band, have, shape))
         return np.concatenate(bands, axis=1)
-
-    def _probability(self, pixels: np.ndarray) -> np.ndarray:
-        """Class probabilities, float32 (k, h, w), of pixels (c, h, w); one foreground map for two classes."""
-        assert self.network is not None and self.spec is not None
-        scaled = (torch.from_numpy(pixels) - self.spec.low) / (self.spec.high - self.spec.low)
-        with torch.inference_mode():
-            logits: Tensor = self.network(scaled[None].to(self.device))[0].float()
-            probability = logits.sigmoid() if len(logits) == 1 else logits.softmax(dim=0)
-        return probability.cpu().numpy()
 
 
 def _unwatched(band: np.ndarray) -> None:

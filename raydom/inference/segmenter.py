@@ -1,0 +1,233 @@
+"""A network asked about a part of an image, as it would answer about the whole.
+
+*Passes* are the sizes at which the network sees the part: its own, and those of test-time augmentation. The grid of a
+pass is that of the whole image resampled, and what the network reads begins at multiples of its stride on it, so that a
+network whose receptive field lies within the halo gives the same answer, to the bit, from any part. A network that
+looks further is asked about windows instead that lie the same on the grid for any cut, blended where they overlap.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raydom.config import ModelSpec, PredictionConfig
+from raydom.images.resample import grid_size, resample, source_region
+from raydom.images.tiles import padded_shape, read_region, reflected
+from raydom.images.votes import voted
+from raydom.networks.maskrcnn import label_image
+from raydom.types import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What the network sees of a part of an image at one size."""
+
+    grid: tuple[int, ...]
+    """Shape of the whole image at that size, px."""
+    core: Region
+    """What is wanted, px of the grid."""
+    read: Region
+    """What the network needs for it, px of the grid padded to the network's stride."""
+
+    def positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows and columns of the grid stand where in ``read``: padding mirrors them."""
+        rows, columns = (reflected(self.read.start[axis], self.read.stop[axis], self.grid[axis]) for axis in (0, 1))
+        return rows, columns
+
+    @property
+    def inner(self) -> Region:
+        """The part of the grid that ``read`` is made of."""
+        rows, columns = self.positions()
+        return Region((int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1))
+
+
+class Segmenter:
+    """A trained network and how it is asked.
+
+    Args:
+        network: In evaluation mode, on its device.
+        spec: Of its model.
+        config: Augmentation, windows and precision.
+        halo: Context of what is wanted, px; at least the network's receptive field.
+        device: Of the network.
+    """
+
+    def __init__(
+        self, network: nn.Module, spec: ModelSpec, config: PredictionConfig, halo: int | None, device: torch.device
+    ) -> None:
+        self.network, self.spec, self.config, self.device = network, spec, config, device
+        self.halo = spec.receptive_field_px if halo is None else halo
+
+    def passes(self, wanted: Region, shape: tuple[int, ...], grid: tuple[int, ...]) -> list[Pass]:
+        """What the network sees of a region of an image of ``shape``, whose own size for the network is ``grid``."""
+        found = []
+        for factor in (1.0, *self.config.tta_scales):
+            own = tuple(grid_size(size, factor) for size in grid)
+            core = source_region(wanted, own, shape)
+            if self.spec.exact:
+                read = read_region(core, self.halo, self.spec.total_stride, own)
+            elif self.spec.network.output == "objects":
+                read = read_region(core, 0, self.spec.total_stride, own)
+            else:
+                windows = self.windows(core, own)
+                read = Region(
+                    (min(w.start[0] for w in windows), min(w.start[1] for w in windows)),
+                    (max(w.stop[0] for w in windows), max(w.stop[1] for w in windows)),
+                )
+            found.append(Pass(own, core, read))
+        return found
+
+    def maps(
+        self,
+        pixels: np.ndarray,
+        inner: Region,
+        grid: tuple[int, ...],
+        passes: Sequence[Pass],
+        wanted: Region,
+        shape: tuple[int, ...],
+    ) -> np.ndarray:
+        """What the network tells of each pixel of a region, float32 (k, h, w) in 0..1; the mean of all views.
+
+        Args:
+            pixels: (c, h, w) of ``inner``.
+            inner: Part of the image on its own grid for the network.
+            grid: Shape of that.
+            passes: Of the region.
+            wanted: The region, px of the image.
+            shape: Of the image.
+        """
+        total: Any = 0.0
+        for one in passes:
+            seen = self._seen(pixels, inner, grid, one)
+            told = self._blended(seen, one) if not self.spec.exact else self._views(seen)
+            told = told[(slice(None), *one.core.relative_to(one.read).slices)]
+            total = total + resample(told, one.core, wanted, one.grid, shape)
+        return np.asarray(total / np.float32(len(passes)), np.float32)
+
+    def objects(
+        self,
+        pixels: np.ndarray,
+        inner: Region,
+        grid: tuple[int, ...],
+        passes: Sequence[Pass],
+        wanted: Region,
+        shape: tuple[int, ...],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The objects of a region, of a network that tells them as a list: labels int32 (h, w), and the confidence of
+        each, of label 1 first. Arguments as of ``maps``."""
+        views, scores = [], []
+        threshold = self.spec.network.maskrcnn.mask_threshold
+        for one in passes:
+            seen = self._seen(pixels, inner, grid, one)
+            rows, columns = (
+                np.floor((np.arange(wanted.start[axis], wanted.stop[axis]) + 0.5) * one.grid[axis] / shape[axis])
+                .astype(np.int64)
+                .clip(one.read.start[axis], one.read.stop[axis] - 1)
+                - one.read.start[axis]
+                for axis in (0, 1)
+            )
+            for turns, flip, contrast in self._augmentations():
+                turned = _turned(self._as_input(seen, contrast), turns, flip)
+                with torch.inference_mode(), self._autocast():
+                    found = self.network(turned[None])[0].cpu()
+                labels = label_image(found, (turned.shape[1], turned.shape[2]), threshold)
+                views.append(_turned_back(labels[None], turns, flip)[0].numpy()[rows][:, columns])
+                scores.append(found.scores.numpy().astype(np.float64))
+        return voted(views, scores)
+
+    def windows(self, core: Region, grid: tuple[int, ...]) -> list[Region]:
+        """The windows that lie on a part of a grid; they cover it, whatever the part."""
+        size = max(self.config.window_px // self.spec.total_stride, 1) * self.spec.total_stride
+        starts = [
+            [
+                start
+                for start in _starts(length, size, self._step(size))
+                if start < stop and min(start + size, length) > begin
+            ]
+            for length, begin, stop in zip(
+                padded_shape(grid, self.spec.total_stride), core.start, core.stop, strict=True
+            )
+        ]
+        bounds = Region.whole(padded_shape(grid, self.spec.total_stride))
+        return [Region((y, x), (y + size, x + size)).clipped(bounds) for y, x in itertools.product(*starts)]
+
+    def _step(self, size: int) -> int:
+        stride = self.spec.total_stride
+        return max(stride, int(size * (1 - self.config.window_overlap)) // stride * stride)
+
+    def _seen(self, pixels: np.ndarray, inner: Region, grid: tuple[int, ...], one: Pass) -> np.ndarray:
+        """The pixels that a pass reads, padding and all."""
+        rows, columns = one.positions()
+        part = resample(pixels, inner, one.inner, grid, one.grid)
+        return part[:, rows - one.inner.start[0]][:, :, columns - one.inner.start[1]]
+
+    def _blended(self, pixels: np.ndarray, one: Pass) -> np.ndarray:
+        """What overlapping windows tell, each weighing less towards its sides."""
+        total: Any = None
+        for window in self.windows(one.core, one.grid):
+            where = (slice(None), *window.relative_to(one.read).slices)
+            told = self._views(np.ascontiguousarray(pixels[where]))
+            if total is None:
+                total = np.zeros((len(told), *pixels.shape[1:]), np.float32)
+                weights = np.zeros(pixels.shape[1:], np.float32)
+            ramp = self._ramp(window.shape[0])[:, None] * self._ramp(window.shape[1])
+            total[where] += told * ramp
+            weights[where[1:]] += ramp
+        return np.asarray(total / np.where(weights > 0, weights, 1))
+
+    def _ramp(self, length: int) -> np.ndarray:
+        width = max(1.0, length * self.config.window_overlap)
+        position = np.arange(length) + 0.5
+        return np.minimum(1.0, np.minimum(position, length - position) / width).astype(np.float32)
+
+    def _views(self, pixels: np.ndarray) -> np.ndarray:
+        """The mean of what the network tells of the same pixels turned and flipped."""
+        total: Any = 0.0
+        views = list(self._augmentations())
+        for turns, flip, contrast in views:
+            with torch.inference_mode():
+                with self._autocast():
+                    logits: Tensor = self.network(_turned(self._as_input(pixels, contrast), turns, flip)[None])[0]
+                logits = logits.float()
+                softmax = self.spec.network.output == "classes" and len(logits) > 1
+                told = logits.softmax(dim=0) if softmax else logits.sigmoid()
+                total = total + _turned_back(told, turns, flip)
+        mean: Tensor = total / len(views)
+        return mean.cpu().numpy()
+
+    def _augmentations(self) -> Iterator[tuple[int, bool, float]]:
+        """Quarter turns, whether flipped, and the contrast."""
+        turns = {1: (0,), 4: (0, 2), 8: (0, 1, 2, 3)}[self.config.tta]
+        for contrast in (1.0, *self.config.tta_contrasts):
+            for flip in (False, True)[: 1 if self.config.tta == 1 else 2]:
+                yield from ((turn, flip, contrast) for turn in turns)
+
+    def _as_input(self, pixels: np.ndarray, contrast: float) -> Tensor:
+        scaled = (torch.from_numpy(pixels) - self.spec.low) / (self.spec.high - self.spec.low)
+        return (scaled if contrast == 1 else 0.5 + contrast * (scaled - 0.5)).to(self.device)
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+def _starts(length: int, size: int, step: int) -> list[int]:
+    """Where windows begin on an axis; the last ends with it."""
+    return [*range(0, max(length - size, 0), step), max(length - size, 0)]
+
+
+def _turned(image: Tensor, turns: int, flip: bool) -> Tensor:
+    """(c, h, w), turned by so many quarters and then flipped."""
+    turned = torch.rot90(image, turns, (-2, -1)) if turns else image
+    return (turned.flip(-1) if flip else turned).contiguous()
+
+
+def _turned_back(image: Tensor, turns: int, flip: bool) -> Tensor:
+    unflipped = image.flip(-1) if flip else image
+    return torch.rot90(unflipped, -turns, (-2, -1)) if turns else unflipped

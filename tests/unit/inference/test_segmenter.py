@@ -1,0 +1,183 @@
+"""Networks asked about parts of images: views are averaged, windows lie the same for any cut, objects are voted on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from raydom.config import BlockConfig, InstanceConfig, ModelSpec, NetworkConfig, PredictionConfig, RunConfig
+from raydom.errors import ConfigError
+from raydom.images.votes import voted
+from raydom.inference import models
+from raydom.inference.job import BlockJob
+from raydom.inference.runner import execute_serially, run_jobs
+from raydom.inference.segmenter import Segmenter
+from raydom.networks.build import build_network
+from raydom.networks.maskrcnn import Detections
+from raydom.storage.collection import open_collection
+from raydom.storage.model_run import write_model_run
+from raydom.types import Region
+
+QUIET = RunConfig(quiet=True, serial=True)
+CPU = torch.device("cpu")
+
+
+def spec_of(network, config, **fields):
+    return ModelSpec(
+        network=config, channels=("c0",), low=0.0, high=1.0, pixel_size_um=None,
+        total_stride=network.total_stride, receptive_field_px=network.receptive_field_px,
+        exact=getattr(network, "exact", True), **fields,
+    )  # fmt: skip
+
+
+def segmenter_of(config, **options):
+    network = build_network(config, seed=1).eval()
+    return Segmenter(network, spec_of(network, config), PredictionConfig(**options), None, CPU)
+
+
+def asked(segmenter, pixels, region=None):
+    shape = pixels.shape[1:]
+    region = Region.whole(shape) if region is None else region
+    passes = segmenter.passes(region, shape, shape)
+    return segmenter.maps(pixels, Region.whole(shape), shape, passes, region, shape)
+
+
+SMALL = NetworkConfig(base_channels=4, depth=2)
+PIXELS = np.random.default_rng(0).random((1, 48, 48)).astype(np.float32)
+
+
+def test_with_eight_views_a_turned_image_gives_the_turned_answer() -> None:
+    one, eight = segmenter_of(SMALL), segmenter_of(SMALL, tta=8)
+    for turn in (lambda x: np.rot90(x, 1, (1, 2)), lambda x: x[:, ::-1]):
+        turned = np.ascontiguousarray(turn(PIXELS))
+        np.testing.assert_allclose(asked(eight, turned), turn(asked(eight, PIXELS)), atol=1e-6)
+        assert np.abs(asked(one, turned) - turn(asked(one, PIXELS))).max() > 1e-3
+
+
+def test_views_are_averaged_over_contrasts_and_scales() -> None:
+    single = asked(segmenter_of(SMALL), PIXELS)
+    other = asked(segmenter_of(SMALL), 0.5 + 1.5 * (PIXELS - 0.5))
+    both = asked(segmenter_of(SMALL, tta_contrasts=(1.5,)), PIXELS)
+    np.testing.assert_allclose(both, (single + other) / 2, atol=1e-6)
+    smooth = ndimage.gaussian_filter(PIXELS, (0, 3, 3))
+    scaled = asked(segmenter_of(SMALL, tta_scales=(0.5, 1.25)), smooth)
+    assert scaled.shape == single.shape
+    assert 0 < np.abs(scaled - asked(segmenter_of(SMALL), smooth)).mean() < 0.1
+
+
+@pytest.mark.parametrize("options", [{}, {"tta": 8}, {"tta_scales": (0.75,), "tta_contrasts": (0.9,)}])
+def test_a_part_of_an_image_gets_the_answer_of_the_whole(options) -> None:
+    segmenter = segmenter_of(SMALL, **options)
+    pixels = np.random.default_rng(1).random((1, 150, 131)).astype(np.float32)
+    whole = asked(segmenter, pixels)
+    for region in (Region((0, 0), (32, 40)), Region((61, 50), (100, 131)), Region((149, 0), (150, 131))):
+        np.testing.assert_allclose(asked(segmenter, pixels, region), whole[(slice(None), *region.slices)], atol=1e-6)
+
+
+def test_windows_lie_the_same_for_any_cut_and_one_that_holds_the_image_is_exact() -> None:
+    config = NetworkConfig(name="u2netp")
+    network = build_network(config, seed=1).eval()
+    pixels = np.random.default_rng(2).random((1, 170, 139)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(pixels)[None])[0].sigmoid().numpy()
+    np.testing.assert_allclose(asked(segmenter_of(config, window_px=256), pixels), expected, atol=1e-6)
+    segmenter = segmenter_of(config, window_px=96)
+    whole = asked(segmenter, pixels)
+    assert len(segmenter.windows(Region.whole((170, 139)), (170, 139))) > 3
+    for region in (Region((0, 0), (64, 64)), Region((64, 64), (128, 128)), Region((160, 0), (170, 139))):
+        np.testing.assert_array_equal(asked(segmenter, pixels, region), whole[(slice(None), *region.slices)])
+
+
+def test_neighbouring_windows_have_no_seam() -> None:
+    class Sided(nn.Module):
+        """Tells how far left a pixel is in what the network sees: the worst for windows."""
+
+        def forward(self, x):
+            return torch.linspace(-3, 3, x.shape[-1]).expand(len(x), 1, x.shape[2], x.shape[3])
+
+    spec = dataclasses.replace(spec_of(build_network(SMALL), SMALL), exact=False, total_stride=4)
+    told = asked(
+        Segmenter(Sided(), spec, PredictionConfig(window_px=64), None, CPU), np.zeros((1, 64, 400), np.float32)
+    )
+    assert np.abs(np.diff(told[0, 0])).max() < 0.08
+    assert np.ptp(told) > 0.8
+
+
+def test_votes() -> None:
+    a, b, c, d = np.zeros((4, 6, 12), np.int32)
+    a[1:5, 1:5] = 1  # seen by all, in one by half a column less
+    b[1:5, 1:5] = 2
+    c[1:5, 1:4] = 1
+    d[1:5, 1:5] = 1
+    b[1:5, 7:11] = 1  # seen by one
+    labels, scores = voted([a, b, c, d], [np.array([0.9]), np.array([0.95, 0.5]), np.array([0.7]), np.array([0.7])])
+    assert np.array_equal(labels, a)
+    np.testing.assert_allclose(scores, [(0.9 + 0.5 + 0.7 + 0.7) / 4])
+    labels, scores = voted([a * 0, b * 0], [np.array([]), np.array([])])
+    assert not labels.any() and len(scores) == 0
+
+
+class Boxes(nn.Module):
+    """Stands for a trained Mask R-CNN: finds bright rectangles, whole or cut, surest the largest."""
+
+    total_stride, receptive_field_px, exact = 32, 128, False
+
+    def forward(self, images):
+        found = []
+        for image in images:
+            labels, n = ndimage.label(image[0].numpy() > 0.5)
+            boxes = [(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in ndimage.find_objects(labels)]
+            boxes.sort(key=lambda box: -(box[2] - box[0]) * (box[3] - box[1]))
+            found.append(
+                Detections(
+                    torch.tensor(boxes, dtype=torch.float32).reshape(n, 4),
+                    torch.linspace(0.9, 0.8, n),
+                    torch.ones(n, 28, 28),
+                )
+            )
+        return found
+
+
+@pytest.mark.parametrize("tta", [1, 8])
+def test_detected_objects_are_the_same_for_any_cut(tmp_path, make_collection, monkeypatch, tta) -> None:
+    rng, pixels = np.random.default_rng(3), np.zeros((1, 200, 170), np.uint8)
+    for y in range(4, 180, 22):
+        for x in range(3, 150, 20):
+            h, w = rng.integers(4, 16, 2)
+            pixels[0, y : y + h, x : x + w] = 255
+    expected, _ = ndimage.label(pixels[0])
+    collection = make_collection("c", {"a": pixels, "b": np.zeros((1, 40, 50), np.uint8)})
+    config = NetworkConfig(name="maskrcnn", output="objects", encoder="resnet18")
+    run = str(tmp_path / "model")
+    write_model_run(run, spec_of(Boxes(), config), {"x": np.zeros(1, np.float32)}, {})
+    monkeypatch.setattr(models, "load_trained", lambda name: (Boxes().eval(), None))
+    for size in (64, 96, 256):
+        job = BlockJob(
+            name="o",
+            collection=collection.uri,
+            out=str(tmp_path / f"o{size}"),
+            model=run,
+            prediction=PredictionConfig(tta=tta),
+            instances=InstanceConfig(halo_px=32),
+            blocks=BlockConfig(block_size=size),
+        )
+        (report,) = run_jobs([job], QUIET, execute_serially)
+        assert report.ok, report.failed
+        made = open_collection(job.out)
+        assert np.array_equal(made["a"].labels("label").numpy(), expected)
+        assert not made["b"].labels("label").numpy().any()
+        assert made["a"].record.label_kinds == ("instance",)
+
+
+def test_a_halo_means_nothing_to_networks_that_look_at_whole_images(tmp_path, make_collection) -> None:
+    config = NetworkConfig(name="u2netp")
+    network = build_network(config)
+    run = str(tmp_path / "model")
+    write_model_run(run, spec_of(network, config), {k: v.numpy() for k, v in network.state_dict().items()}, {})
+    collection = make_collection("c", {"a": np.zeros((1, 40, 40), np.uint8)})
+    job = BlockJob(name="s", collection=collection.uri, out=str(tmp_path / "o"), model=run, blocks=BlockConfig(halo=64))
+    with pytest.raises(ConfigError, match=r"u2netp looks at whole images.*--window-px"):
+        run_jobs([job], QUIET, execute_serially)
