@@ -24,8 +24,9 @@ LIMIT_PX = 512
 """A larger receptive field is not worth its halo."""
 FINEST_CHANNELS = 16
 """Of the U-Net++ decoder at full resolution; each level down has twice as many."""
-ATROUS_RATES = (6, 12, 18)
-"""Of DeepLab, at an output stride of 16."""
+DEEPLAB = {"deeplabv3": (8, (12, 24, 36)), "deeplabv3plus": (16, (6, 12, 18))}
+"""Output stride, px, and atrous rates. v3 has no finer features to tell small objects by, so it is run at 8, where its
+paper is best as well, and doubles the rates; v3+ has, and is run at 16."""
 HUB_FILE = "model.safetensors"
 """Of each repository of weights on the Hugging Face hub."""
 
@@ -46,7 +47,7 @@ class LibraryNetwork(nn.Module):
         """
         super().__init__()
         self.config = config
-        make = {"unetplusplus": _unetplusplus, "deeplabv3": _deeplabv3, "deeplabv3plus": _deeplabv3plus}
+        make = {"unetplusplus": _unetplusplus, "deeplabv3": _deeplab, "deeplabv3plus": _deeplab}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network: nn.Module = make.get(config.name, _hrnet)(config)
@@ -59,12 +60,12 @@ class LibraryNetwork(nn.Module):
         """Input sides that are multiples of this are not padded, px."""
         if self.config.name == "unetplusplus":
             return int(2**self.config.depth)
-        return 16 if self.config.name.startswith("deeplab") else 32
+        return DEEPLAB[self.config.name][0] if self.pools_globally else 32
 
     @property
     def pools_globally(self) -> bool:
         """Whether it normalises features of whole crops, and so needs two of them in a batch."""
-        return self.config.name.startswith("deeplab")
+        return self.config.name in DEEPLAB
 
     @property
     def exact(self) -> bool:
@@ -103,12 +104,10 @@ def _unetplusplus(config: NetworkConfig) -> nn.Module:
     return network
 
 
-def _deeplabv3(config: NetworkConfig) -> nn.Module:
-    return _from_smp(config, "DeepLabV3", encoder_output_stride=16, decoder_atrous_rates=ATROUS_RATES)
-
-
-def _deeplabv3plus(config: NetworkConfig) -> nn.Module:
-    return _from_smp(config, "DeepLabV3Plus", encoder_output_stride=16, decoder_atrous_rates=ATROUS_RATES)
+def _deeplab(config: NetworkConfig) -> nn.Module:
+    kind = "DeepLabV3" if config.name == "deeplabv3" else "DeepLabV3Plus"
+    output_stride, rates = DEEPLAB[config.name]
+    return _from_smp(config, kind, encoder_output_stride=output_stride, decoder_atrous_rates=rates)
 
 
 def _hrnet(config: NetworkConfig) -> nn.Module:
