@@ -1,0 +1,216 @@
+"""Objects over blocks: do they depend on the cut, and what does putting them together cost?
+
+    RAYDOM_DATA=... uv run python benchmarks/objects.py cuts
+    uv run python benchmarks/objects.py many --blocks 2500 10000
+
+cuts: a mosaic of real nuclei (DSB 2018, fluorescence, none of those that the model was trained on) in blocks of
+several sizes and as a whole: AP at 0.5 between them, objects that end at a border of blocks which the whole image has
+across it, and what the merge table says. With --network maskrcnn, whose whole image neither fits nor counts, block
+sizes against each other and against a grid that is shifted by half a block.
+many: discs on a grid, about 100 to a block of 128 px, found by a threshold: seconds and memory of the stages, for
+several numbers of blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tifffile
+from adaptation import DOMAINS, TRAIN, TRAIN_RUN, collection_of
+
+from raydom.cluster.commands import ingest
+from raydom.cluster.train import train_supervised
+from raydom.commands import IngestConfig, SupervisedConfig
+from raydom.config import BlockConfig, InstanceConfig, RunConfig, TrainConfig
+from raydom.images.instance_metrics import object_counts, object_scores
+from raydom.images.overlaps import count_overlaps
+from raydom.inference.job import BlockJob
+from raydom.inference.runner import execute_serially, run_jobs
+from raydom.report.tables import show_table
+from raydom.storage.collection import open_collection
+from raydom.storage.readers import read_image
+
+RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=2, memory_gib=20)
+PIXEL_SIZE_UM = DOMAINS["fluorescence"].pixel_size_um
+MANY_PX = 128
+"""Side of the blocks of many objects, px."""
+
+
+def model_of(network: str, steps: int, data: Path, out: Path) -> str:
+    run = str(out / "models" / f"nuclei-{network}-{steps}")
+    train_supervised(
+        SupervisedConfig(
+            collection=collection_of("fluorescence", "train", data, out),
+            out=run,
+            network=network,
+            output="objects" if network == "maskrcnn" else "distance",
+            encoder="resnet18" if network == "maskrcnn" else "resnet34",
+            base_channels=16,
+            train=TrainConfig(steps=steps, **TRAIN | ({"learning_rate": 3e-4} if network == "maskrcnn" else {})),
+            run=TRAIN_RUN,
+        )
+    )
+    return run
+
+
+def mosaic(data: Path, side_px: int) -> np.ndarray:
+    """Real images of nuclei side by side, in rows from their upper left corners."""
+    used = {f"{stem}.png" for stem in DOMAINS["fluorescence"].train}
+    paths = [
+        path for path in sorted((data / DOMAINS["fluorescence"].images).glob("fluorescence_*")) if path.name not in used
+    ]
+    tile = 256
+    images = [read_image(str(path)).pixels[0] for path in paths]
+    images = [image[:tile, :tile] for image in images if min(image.shape) >= tile]
+    out = np.zeros((side_px, side_px), np.uint8)
+    number = 0
+    for top in range(0, side_px, tile):
+        for left in range(0, side_px, tile):
+            part = out[top : top + tile, left : left + tile]
+            turned = np.rot90(images[number % len(images)], number // len(images))
+            part[:] = turned[: part.shape[0], : part.shape[1]]
+            number += 1
+    return out
+
+
+def collection(pixels: np.ndarray, name: str, out: Path) -> str:
+    target = out / "objects" / name
+    if not (target / "images.parquet").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(f"{target}.tif", pixels)
+        assert ingest(IngestConfig(source=(f"{target}.tif",), out=str(target), pixel_size_um=PIXEL_SIZE_UM)) == 0
+    return str(target)
+
+
+def segmented(source: str, model: str, size: int, out: Path, **options: Any) -> tuple[np.ndarray, Path, float]:
+    """Labels, the output folder and seconds."""
+    folder = out / "objects" / f"{Path(source).name}-{Path(model).name}-{size}"
+    shutil.rmtree(folder, ignore_errors=True)
+    job = BlockJob(
+        name="objects", collection=source, out=str(folder), model=model, blocks=BlockConfig(block_size=size), **options
+    )
+    began = time.perf_counter()
+    (report,) = run_jobs([job], RUN, execute_serially)
+    assert report.ok, report.failed
+    return next(iter(open_collection(str(folder)))).labels("label").numpy(), folder, time.perf_counter() - began
+
+
+def agreement(labels: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    found = object_scores(object_counts(count_overlaps(labels, truth)))
+    return {name: found[name] for name in ("ap_50", "dsb2018", "pq")}
+
+
+def cut_at_borders(labels: np.ndarray, whole: np.ndarray, size: int) -> int:
+    """Objects of the whole image that lie across a border of blocks and have two numbers there."""
+    cut = set()
+    for axis in (0, 1):
+        a, b = (np.moveaxis(x, axis, 0) for x in (labels, whole))
+        for at in range(size, a.shape[0], size):
+            same = (b[at - 1] == b[at]) & (b[at] > 0)
+            differs = same & (a[at - 1] != a[at])
+            cut |= set(b[at][differs].tolist())
+    return len(cut)
+
+
+def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
+    data, out = Path(os.environ["RAYDOM_DATA"]), options.out
+    model = model_of(options.network, options.steps, data, out)
+    pixels = mosaic(data, options.side)
+    source = collection(pixels, f"mosaic-{options.side}", out)
+    rows: list[dict[str, Any]] = []
+    sizes = [*options.sizes, *([] if options.network == "maskrcnn" else [-(-options.side // 16) * 16])]
+    made = {size: segmented(source, model, size, out) for size in sizes}
+    truth = made[sizes[-1]][0]
+    for size in sizes:
+        labels, folder, seconds = made[size]
+        row = {"network": options.network, "blocks": size, "objects": int(labels.max()), "against": sizes[-1]}
+        row |= agreement(labels, truth) | {"cut at borders": cut_at_borders(labels, truth, size)}
+        merges = folder / "merges"
+        pairs = pq.read_table(merges).to_pandas() if merges.exists() else None
+        if pairs is not None:
+            row |= {"pairs merged": int(pairs.merged.sum())}
+            row |= {"pairs left": int((~pairs.merged & (pairs.label_a != pairs.label_b)).sum())}
+        rows.append(row | {"seconds": seconds})
+    shift = options.sizes[0] // 2
+    moved = collection(pixels[shift:, shift:], f"mosaic-{options.side}-{shift}", out)
+    labels, _, seconds = segmented(moved, model, options.sizes[0], out)
+    inside = made[options.sizes[0]][0][shift:, shift:]
+    rows.append(
+        {
+            "network": options.network,
+            "blocks": options.sizes[0],
+            "objects": int(labels.max()),
+            "against": "grid shifted",
+        }
+        | agreement(labels, inside)
+        | {"seconds": seconds}
+    )
+    return [{name: str(value) if name == "against" else value for name, value in row.items()} for row in rows]
+
+
+def many(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for number in options.blocks:
+        side = MANY_PX * round(number**0.5)
+        y, x = np.ogrid[:side, :side]
+        pitch = 12.8
+        disc = ((y % pitch) - pitch / 2) ** 2 + ((x % pitch) - pitch / 2) ** 2 < 5**2
+        source = collection((disc * np.uint8(200)), f"discs-{side}", options.out)
+        folder = options.out / "objects" / f"many-{side}"
+        shutil.rmtree(folder, ignore_errors=True)
+        job = BlockJob(
+            name="many",
+            collection=source,
+            out=str(folder),
+            model="threshold:100",
+            instances=InstanceConfig(components=True, halo_px=16),
+            blocks=BlockConfig(block_size=MANY_PX),
+        )
+        stages: dict[str, float] = {}
+        peaks: dict[str, float] = {}
+
+        def timed(tasks: list[Any], *rest: Any, stages: dict = stages, peaks: dict = peaks) -> None:
+            began = time.perf_counter()
+            execute_serially(tasks, *rest)
+            kind = tasks[0].kind
+            stages[kind] = stages.get(kind, 0.0) + time.perf_counter() - began
+            peaks[kind] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+        (report,) = run_jobs([job], RUN, timed)
+        assert report.ok, report.failed
+        rows.append(
+            {"blocks": number, "objects": pq.ParquetFile(next((folder / "objects").iterdir())).metadata.num_rows}
+            | {f"{kind} s": seconds for kind, seconds in stages.items()}
+            | {f"{kind} GiB": peak for kind, peak in peaks.items() if kind in ("number", "label", "finish")}
+        )
+        show_table(pa.Table.from_pylist(rows))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("cuts", "many"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--network", default="unet", choices=("unet", "maskrcnn"))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--side", type=int, default=4200, help="of the mosaic, px")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
+    parser.add_argument("--blocks", type=int, nargs="+", default=[2500, 10000])
+    options = parser.parse_args()
+    rows = cuts(options) if options.what == "cuts" else many(options)
+    show_table(pa.Table.from_pylist(rows), digits=4)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
