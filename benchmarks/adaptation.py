@@ -181,7 +181,14 @@ def rows_of(
     out: Path,
 ) -> list[dict[str, Any]]:
     """The rows of one pair, seed and training: the source model with every method, and the ceiling unadapted."""
-    key = {"pair": pair, "seed": seed, "steps": steps, "intensity": intensity, "features": str(options.features)}
+    key = {
+        "pair": pair,
+        "seed": seed,
+        "steps": steps,
+        "intensity": intensity,
+        "features": str(options.features),
+        "overview_px": options.overview_px,
+    }
     source, target = PAIRS[pair]
     model = model_of(source, seed, steps, intensity, data, out)
     where = out / "comparisons" / Path(model).name
@@ -218,12 +225,17 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true", help="train the source models without intensity augmentation")
     parser.add_argument("--styles", type=int, default=1, help="style images of the source to try")
     parser.add_argument("--features", default="raydom")
+    parser.add_argument("--overview-px", type=int, default=StyleOptions().overview_px)
     parser.add_argument("--methods", nargs="+", default=[method for method in METHODS if method != "macenko"])
     parser.add_argument("--without-ceiling", action="store_true", help="train no model on the target")
     options = parser.parse_args()
     data = Path(os.environ["RAYDOM_DATA"])
     weights = str(next(Path(os.environ["RAYDOM_WEIGHTS"]).glob("squeezenet1_1*.safetensors")))
-    style = StyleOptions(features=options.features, weights=weights if options.features == "squeezenet1_1" else None)
+    style = StyleOptions(
+        features=options.features,
+        weights=weights if options.features == "squeezenet1_1" else None,
+        overview_px=options.overview_px,
+    )
     path = options.out / "adaptation.parquet"
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     with ray_session(RUN):
@@ -231,6 +243,7 @@ def main() -> int:
             for pair in options.pairs:
                 key = {"pair": pair, "seed": seed, "steps": options.steps, "intensity": not options.plain}
                 key["features"] = options.features
+                key["overview_px"] = options.overview_px
                 if any(key.items() <= row.items() for row in rows):
                     continue
                 rows += rows_of(

@@ -79,7 +79,7 @@ def seam_of(output: np.ndarray, content: np.ndarray, block_size: int) -> float:
     return sum((score for _, score in scores), SeamScore()).value
 
 
-def rows_of(method: str, config: StyleConfig, collection: str, model: str, out: Path) -> dict[str, Any]:
+def rows_of(method: str, config: StyleConfig, collection: str, model: str, out: Path, naive_px: int) -> dict[str, Any]:
     """What a method does to the mosaic in each cut."""
     content = next(iter(open_collection(collection))).numpy()
     pixels, labels, seconds = {}, {}, {}
@@ -95,17 +95,19 @@ def rows_of(method: str, config: StyleConfig, collection: str, model: str, out: 
         )
     options = {"features": config.features, "weights": config.weights}
     style = read_image(str(config.style)).pixels
-    naive = np.empty_like(content)
-    for block in cut_blocks("", content.shape[1:], NAIVE_PX):
+    part = np.ascontiguousarray(content[:, :naive_px, :naive_px])
+    naive = np.empty_like(part)
+    for block in cut_blocks("", part.shape[1:], NAIVE_PX):
         where = (slice(None), *block.write.slices)
-        naive[where] = raydom.stylize(np.ascontiguousarray(content[where]), style, method, channel_axis=0, **options)
+        naive[where] = raydom.stylize(np.ascontiguousarray(part[where]), style, method, channel_axis=0, **options)
     pairs = list(itertools.combinations(BLOCK_SIZES, 2))
     between = [np.abs(pixels[a].astype(int) - pixels[b]).mean() for a, b in pairs]
     f1 = [scores(confusion(labels[a], labels[b]))["f1"] for a, b in pairs]
     return {
         "method": method,
         "seam": max(seam_of(pixels[size], content, size) for size in BLOCK_SIZES),
-        "seam of naive tiles": seam_of(naive, content, NAIVE_PX),
+        "overview px": config.overview_px,
+        "seam of naive tiles": seam_of(naive, part, NAIVE_PX),
         "mean difference / 255": max(between),
         "F1 between cuts": min(f1),
         "foreground": float((labels[512] > 0).mean()),
@@ -118,6 +120,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--methods", nargs="+", default=["meanstd", "nst", "strotss", "analogy"])
     parser.add_argument("--features", default="squeezenet1_1")
+    parser.add_argument("--overview-px", type=int, default=StyleConfig().overview_px)
+    parser.add_argument("--naive-px", type=int, default=TILE_PX * TILES, help="side of what is tiled naively, px")
     options = parser.parse_args()
     data = Path(os.environ["RAYDOM_DATA"])
     weights = str(next(Path(os.environ["RAYDOM_WEIGHTS"]).glob("squeezenet1_1*.safetensors")))
@@ -134,8 +138,10 @@ def main() -> int:
                 style=str(data / DOMAINS["isbi"].styles[0]),
                 features=options.features,
                 weights=weights if options.features == "squeezenet1_1" else None,
+                overview_px=options.overview_px,
             )
-            rows.append({"features": options.features} | rows_of(method, config, collection, model, options.out))
+            row = rows_of(method, config, collection, model, options.out, options.naive_px)
+            rows.append({"features": options.features} | row)
             pq.write_table(pa.Table.from_pylist(rows), path)
     show_table(pa.Table.from_pylist(rows), digits=4)
     return 0

@@ -39,12 +39,12 @@ RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """The line of a traceback that tells what was raised."""
 
 
-def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig) -> list[JobReport]:
-    """Run jobs on Ray, or in this process when ``run.serial``."""
+def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig, *, keep_parts: bool = False) -> list[JobReport]:
+    """Run jobs on Ray, or in this process when ``run.serial``; see ``run_jobs``."""
     if run.serial:
-        return run_jobs(jobs, run, execute_serially)
+        return run_jobs(jobs, run, execute_serially, keep_parts=keep_parts)
     with ray_session(run):
-        return run_jobs(jobs, run, execute_on_ray)
+        return run_jobs(jobs, run, execute_on_ray, keep_parts=keep_parts)
 
 
 class BlockActor:

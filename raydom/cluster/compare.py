@@ -62,7 +62,7 @@ def compare(config: CompareConfig) -> list[JobReport]:
             notes[key] = str(error)
             continue
         jobs.append(job)
-    reports = run_block_jobs(jobs, config.run)
+    reports = run_block_jobs(jobs, config.run, keep_parts=True)
     by_out = {report.job.out: report for report in reports}
     rows: list[dict[str, Any]] = []
     kind_of: dict[str, str] = {}
@@ -101,7 +101,10 @@ def compare(config: CompareConfig) -> list[JobReport]:
     for row in rows:
         if row.get("note"):
             sys.stdout.write(f"{row['model']}, {row['method']}: {row['note']}\n")
-    picture(config, [report for report in reports if report.num_images_done], truth)
+    picture(config, [report for report in reports if report.num_images_done], truth)  # which needs the overviews
+    for report in reports:
+        if report.ok:
+            report.job.folder.forget_parts()
     return reports
 
 

@@ -73,8 +73,16 @@ class JobReport:
         return self.seconds / max(1, self.num_images_done)
 
 
-def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list[JobReport]:
+def run_jobs(
+    jobs: Sequence[BlockJob], run: RunConfig, execute: Execute, *, keep_parts: bool = False
+) -> list[JobReport]:
     """Run jobs to their end, skipping what their receipts say is done.
+
+    Args:
+        jobs: With an output each.
+        run: Where and how.
+        execute: Does the tasks.
+        keep_parts: Keep what the stages leave for each other, such as overviews; ``RunFolder.forget_parts`` removes it.
 
     Raises:
         ConfigError: Before the first block, for what cannot be done, when an output was begun with other settings, and
@@ -94,7 +102,11 @@ def run_jobs(jobs: Sequence[BlockJob], run: RunConfig, execute: Execute) -> list
             for one in held:
                 one.check()
 
-        return _run_plans(plans, run, execute, check)
+        reports = _run_plans(plans, run, execute, check)
+        for report in reports:
+            if report.ok and not keep_parts:
+                report.job.folder.forget_parts()
+    return reports
 
 
 def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Check) -> list[JobReport]:
@@ -237,8 +249,6 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         if _is_ok(receipts.get(task.key)) and receipts[task.key].record
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
-    if len(records) == plan.num_images:
-        plan.job.folder.forget_parts()
     return JobReport(
         job=plan.job,
         num_blocks=len(plan.stages["block"]),
