@@ -131,6 +131,8 @@ class CompareConfig:
     """Resampling factor of the target images before the network."""
     skip_unavailable: bool = False
     """Leave out a method whose weights cannot be had (its row says why) instead of refusing the comparison."""
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+    instances: InstanceConfig = field(default_factory=InstanceConfig)
     options: StyleOptions = field(default_factory=StyleOptions)
     images: ImageFilter = field(default_factory=ImageFilter)
     blocks: BlockConfig = field(default_factory=BlockConfig)

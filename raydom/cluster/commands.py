@@ -221,8 +221,10 @@ def tell(reports: list[JobReport]) -> int:
 
 
 def _quality(report: JobReport) -> list[str]:
-    """What the guards saw of stylised blocks."""
+    """What was found, and what the guards saw of stylised blocks."""
     lines = []
+    if report.num_objects is not None:
+        lines.append(f"{report.num_objects} objects; measured in {files.join(report.job.out, 'objects')}.")
     if report.content_scores:
         scores = sorted(report.content_scores)
         lines.append(f"content scores: lowest {scores[0]:.2f}, median {scores[len(scores) // 2]:.2f}.")

@@ -167,6 +167,8 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
         model=model,
         pixel_size_um=config.pixel_size_um,
         scale=config.scale,
+        prediction=config.prediction,
+        instances=config.instances,
         blocks=config.blocks,
         images=config.images,
     )

@@ -63,6 +63,8 @@ class JobReport:
     """Blocks whose content score is too low."""
     seam_scores: tuple[float, ...]
     """Of the stylised images of several blocks, or of their parts."""
+    num_objects: int | None
+    """In the images that are done; None if the job makes none."""
 
     @property
     def ok(self) -> bool:
@@ -249,6 +251,10 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         if _is_ok(receipts.get(task.key)) and receipts[task.key].record
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
+    of_images = [
+        receipt for receipt in done if receipt.kind == "number" or (receipt.kind == "block" and receipt.record)
+    ]
+    objects = [receipt.num_objects for receipt in of_images if receipt.num_objects is not None]
     return JobReport(
         job=plan.job,
         num_blocks=len(plan.stages["block"]),
@@ -260,4 +266,5 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         content_scores=tuple(receipt.content_score for receipt in done if receipt.content_score is not None),
         num_content_lost=sum(bool(receipt.content_lost) for receipt in done),
         seam_scores=tuple(receipt.seam_score for receipt in done if receipt.seam_score is not None),
+        num_objects=sum(objects) if objects else None,
     )

@@ -61,6 +61,7 @@ def test_objects_are_those_of_the_whole_image_for_any_cut(tmp_path, collection):
         out = tmp_path / f"o{size}"
         (report,) = run(job(collection, out, size))
         assert report.ok and not report.failed
+        assert report.num_objects == sum(int(whole(image.numpy()[0], 140).max()) for image in collection)
         made = open_collection(str(out))
         for image in collection:
             expected = whole(image.numpy()[0], 140)
