@@ -129,6 +129,9 @@ class ModelSpec:
     exact: bool = True
     """Whether no output pixel looks further than that; else it is how much context is enough for most of what it
     tells, and blocks are blended where they overlap."""
+    window_px: int = 512
+    """Side of the windows in which a network that is not exact is asked about images, px: twice that of its training
+    crops. U²-Net fails on much larger ones, whose coarse features are unlike any that it was trained on."""
     threshold: float = 0.5
     """Foreground probability from which a pixel is labelled (two classes)."""
     label: str = "label"

@@ -16,7 +16,8 @@ from raydom.training import distributed
 from raydom.training.crops import CropReader, Sample, flat_shape
 
 WINDOW_PX = 2048
-"""Images with a longer side are scored in windows of this size, without a halo, so that memory stays bounded."""
+"""Images with a longer side are scored in windows of this size, without a halo, so that memory stays bounded; those of
+networks that are not exact in the windows of their spec."""
 OBJECTS_WINDOW_PX = 512
 """The same where objects are told as a list, whose length is limited."""
 
@@ -35,7 +36,7 @@ def validation_score(
     number. The network is left in the mode in which it came.
     """
     output = spec.network.output
-    side = OBJECTS_WINDOW_PX if output == "objects" else WINDOW_PX
+    side = OBJECTS_WINDOW_PX if output == "objects" else WINDOW_PX if spec.exact else spec.window_px
     windows = [
         block for image_id in image_ids for block in cut_blocks(image_id, flat_shape(reader.records[image_id]), side)
     ]

@@ -145,6 +145,7 @@ def _spec(config: SupervisedConfig, records: list[ImageRecord]) -> tuple[ModelSp
         total_stride=int(network.total_stride),  # type: ignore[arg-type]
         receptive_field_px=int(network.receptive_field_px),  # type: ignore[arg-type]
         exact=bool(getattr(network, "exact", True)),
+        window_px=2 * config.train.crop_px,
         label=config.label,
     )
     return spec, network

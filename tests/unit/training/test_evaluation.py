@@ -57,6 +57,23 @@ def test_the_score_is_pooled_over_images_and_windows(make_collection, monkeypatc
     assert network.training
 
 
+def test_a_network_that_is_not_exact_is_scored_in_the_windows_of_its_spec(make_collection):
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x):
+            seen.append(tuple(x.shape[-2:]))
+            return x[:, :1]
+
+    collection = make_collection("w", {"a": np.zeros((1, 40, 20), np.uint8)}, {"a": np.zeros((40, 20), np.uint8)})
+    spec = ModelSpec(
+        network=NetworkConfig(name="u2netp"), channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=32,
+        receptive_field_px=128, exact=False, window_px=32,
+    )  # fmt: skip
+    validation_score(Watching(), CropReader(collection, ("a",), spec), ("a",), spec, torch.device("cpu"))
+    assert seen == [(32, 20), (8, 20)]
+
+
 def scored(make_collection, output, told, labels):
     """The validation score of a network that tells the same of every image."""
     pixels = {name: np.zeros((1, *label.shape), np.uint8) for name, label in labels.items()}

@@ -122,7 +122,7 @@ def test_every_network_trains_and_is_opened_again(make_collection, tmp_path, net
     done = run(config(collection, tmp_path / "run", train=train, **fields))
     opened, spec = load_trained(done)
     assert spec.network.output == output or ("objects" if network == "maskrcnn" else "classes")
-    assert (spec.exact, spec.total_stride) == (opened.exact, opened.total_stride)
+    assert (spec.exact, spec.total_stride, spec.window_px) == (opened.exact, opened.total_stride, 128)
     assert 0 <= done.training["best_score"] <= 1
     told = opened(torch.rand(1, 3, 40, 50))
     assert len(told[0]) <= 5 if network == "maskrcnn" else told.shape == (1, spec.network.num_outputs, 40, 50)
