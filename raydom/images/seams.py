@@ -100,6 +100,7 @@ def seam_scores(
     block_size: int,
     output_std: Sequence[float],
     source_std: Sequence[float],
+    within: Region | None = None,
 ) -> Iterator[tuple[Region, SeamScore]]:
     """Every block of an image with its seam score; their sum is that of the image. One block is read at a time.
 
@@ -110,9 +111,11 @@ def seam_scores(
         block_size: Side of the blocks, px.
         output_std: Deviation of each channel of the whole output (or of the style), in the unit of ``read_output``.
         source_std: Likewise of the input.
+        within: Only the blocks of this part of the image, which begins with one. Default: all.
     """
-    for top in range(0, shape[0], block_size):
-        for left in range(0, shape[1], block_size):
+    part = Region.whole(shape) if within is None else within
+    for top in range(part.start[0], part.stop[0], block_size):
+        for left in range(part.start[1], part.stop[1], block_size):
             stop = min(top + block_size, shape[0]), min(left + block_size, shape[1])
             block = Region((top, left), stop)
             region = seam_region(block, shape)

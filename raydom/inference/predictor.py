@@ -38,8 +38,7 @@ from raydom.images.intensity import (
 )
 from raydom.images.objects import Parts
 from raydom.images.resample import resample, source_region
-from raydom.images.seams import SeamScore, seam_region, seam_score
-from raydom.images.tiles import cut_blocks
+from raydom.images.seams import SeamScore, seam_scores
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.models import open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
@@ -394,13 +393,22 @@ class Predictor:
         source_std = self._statistics(image).std
         (_, style_statistics), *_ = self.styler.style.each()
         total, receipts = SeamScore(), []
-        region, shape, size = task.block.write, image.spatial_shape, self.job.blocks.block_size
-        for block in cut_blocks(image.image_id, region.shape, size):
-            write = block.write.shifted(region.start)
-            read = seam_region(write, shape)
-            output = to_fraction(np.asarray(level[(slice(None), *read.slices)]), self._units(image))
-            source = to_fraction(image.numpy(read), image.statistics)
-            score = seam_score(output, source, write, shape, style_statistics.std, source_std)
+
+        def read_output(region: Region) -> np.ndarray:
+            return to_fraction(np.asarray(level[(slice(None), *region.slices)]), self._units(image))
+
+        def read_source(region: Region) -> np.ndarray:
+            return to_fraction(image.numpy(region), image.statistics)
+
+        for write, score in seam_scores(
+            read_output,
+            read_source,
+            image.spatial_shape,
+            self.job.blocks.block_size,
+            style_statistics.std,
+            source_std,
+            task.block.write,
+        ):
             total += score
             receipts.append(
                 Receipt(
