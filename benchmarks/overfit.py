@@ -77,8 +77,8 @@ def learnt(collection: str, network: str, output: str, options: argparse.Namespa
         encoder=ENCODER,
         maskrcnn=FEW,
         train=TrainConfig(
-            steps=options.steps, batch_size=len(IMAGES), crop_px=SIDE_PX, validate_every=20, learning_rate=2e-3,
-            schedule="constant", precision=options.precision, augment=(),
+            steps=options.steps, batch_size=len(IMAGES), crop_px=SIDE_PX, validate_every=20,
+            learning_rate=options.learning_rate, schedule=options.schedule, precision=options.precision, augment=(),
         ),
         run=RunConfig(serial=True, quiet=True),
     )  # fmt: skip
@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=sorted({name for name, _ in RUNS}))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--score", type=float, default=0.95)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--schedule", default="constant")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         collection = crops(Path(os.environ["RAYDOM_DATA"]), Path(folder))
         for network, output in RUNS:
-            key = {"network": network, "output": output, "precision": options.precision}
+            key = {"network": network, "output": output} | {
+                name: getattr(options, name) for name in ("learning_rate", "schedule", "precision")
+            }
             if network not in options.networks or any(key.items() <= row.items() for row in rows):
                 continue
             rows.append(key | learnt(collection, network, output, options))
