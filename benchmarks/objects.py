@@ -19,6 +19,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,17 @@ def mosaic(data: Path, side_px: int) -> np.ndarray:
     return out
 
 
-def collection(pixels: np.ndarray, name: str, out: Path) -> str:
+def discs(side: int) -> np.ndarray:
+    """One every 12.8 px, 10 px wide."""
+    y, x = np.ogrid[:side, :side]
+    return (((y % 12.8) - 6.4) ** 2 + ((x % 12.8) - 6.4) ** 2 < 5**2) * np.uint8(200)
+
+
+def collection(make: Callable[[], np.ndarray], name: str, out: Path) -> str:
     target = out / "objects" / name
     if not (target / "images.parquet").exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(f"{target}.tif", pixels)
+        tifffile.imwrite(f"{target}.tif", make())
         assert ingest(IngestConfig(source=(f"{target}.tif",), out=str(target), pixel_size_um=PIXEL_SIZE_UM)) == 0
     return str(target)
 
@@ -126,7 +133,7 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
     data, out = Path(os.environ["RAYDOM_DATA"]), options.out
     model = model_of(options.network, options.steps, data, out)
     pixels = mosaic(data, options.side)
-    source = collection(pixels, f"mosaic-{options.side}", out)
+    source = collection(lambda: pixels, f"mosaic-{options.side}", out)
     rows: list[dict[str, Any]] = []
     sizes = [*options.sizes, *([] if options.network == "maskrcnn" else [-(-options.side // 16) * 16])]
     made = {size: segmented(source, model, size, out) for size in sizes}
@@ -142,7 +149,7 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
             row |= {"pairs left": int((~pairs.merged & (pairs.label_a != pairs.label_b)).sum())}
         rows.append(row | {"seconds": seconds})
     shift = options.sizes[0] // 2
-    moved = collection(pixels[shift:, shift:], f"mosaic-{options.side}-{shift}", out)
+    moved = collection(lambda: pixels[shift:, shift:], f"mosaic-{options.side}-{shift}", out)
     labels, _, seconds = segmented(moved, model, options.sizes[0], out)
     inside = made[options.sizes[0]][0][shift:, shift:]
     rows.append(
@@ -162,10 +169,7 @@ def many(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for number in options.blocks:
         side = MANY_PX * round(number**0.5)
-        y, x = np.ogrid[:side, :side]
-        pitch = 12.8
-        disc = ((y % pitch) - pitch / 2) ** 2 + ((x % pitch) - pitch / 2) ** 2 < 5**2
-        source = collection((disc * np.uint8(200)), f"discs-{side}", options.out)
+        source = collection(lambda side=side: discs(side), f"discs-{side}", options.out)
         folder = options.out / "objects" / f"many-{side}"
         shutil.rmtree(folder, ignore_errors=True)
         job = BlockJob(
