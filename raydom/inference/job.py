@@ -362,7 +362,7 @@ def _block_gib(
     halo += style_halo
     side = block_size * scale + 2 * halo
     if spec is not None and not spec.exact and spec.network.output != "objects":
-        side = job.prediction.window_px
+        side = job.prediction.window_px or spec.window_px
     sides = [min(side, size * scale) for size in image.spatial_shape]
     floats = COPIES_OF_PIXELS * image.num_channels
     if spec is not None:

@@ -106,9 +106,8 @@ class Predictor:
         if job.model is not None:
             model = open_model(job.model, self.images)
             self.spec = model.spec
-            self.segmenter = Segmenter(
-                model.load().to(self.device), model.spec, job.prediction, job.blocks.halo, self.device
-            )
+            network = model.load().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.segmenter = Segmenter(network, model.spec, job.prediction, job.blocks.halo, self.device)
         style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
         self.objects = ObjectStages(job, self.spec) if self.spec is not None and job.makes_objects(self.spec) else None
         self.styler = Styler(get_method(job.style.method), style, job.style)

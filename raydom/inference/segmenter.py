@@ -144,7 +144,8 @@ class Segmenter:
 
     def windows(self, core: Region, grid: tuple[int, ...]) -> list[Region]:
         """The windows that lie on a part of a grid; they cover it, whatever the part."""
-        size = max(self.config.window_px // self.spec.total_stride, 1) * self.spec.total_stride
+        wanted = self.config.window_px or self.spec.window_px
+        size = max(wanted // self.spec.total_stride, 1) * self.spec.total_stride
         starts = [
             [
                 start
