@@ -26,11 +26,12 @@ class InstanceConfig:
     ids: str = "uint32"
     """Numbers of the labels that are written: uint32, or uint64 for more than 4 294 967 295 objects in an image."""
     merge_iou: float = 0.5
-    """Two blocks' views of what lies in both are one object from this intersection over union on."""
+    """Two blocks' views of what lies in both are one object from this intersection over union on, which is above one
+    half, so that a view has one partner in a block at most. (Components are one object where they meet at all.)"""
 
     def __post_init__(self) -> None:
-        for name in ("seed_threshold", "merge_iou"):
-            require(0 < getattr(self, name) <= 1, f"{name} must be above 0 and at most 1; got {getattr(self, name)}.")
+        require(0 < self.seed_threshold <= 1, f"seed_threshold must be above 0, at most 1; got {self.seed_threshold}.")
+        require(0.5 <= self.merge_iou <= 1, f"merge_iou must be from 0.5 to 1; got {self.merge_iou}.")
         for name in ("min_seed_px", "min_area_px"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1; got {getattr(self, name)}.")
         require(self.ids in ("uint32", "uint64"), f"ids must be uint32 or uint64; got {self.ids!r}.")

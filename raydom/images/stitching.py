@@ -93,6 +93,8 @@ class Numbers:
     """Of each view, band after band, block after block; 0 where the object is left out."""
     shared: Bool[np.ndarray, " n"]
     """Whether the object has views of other blocks."""
+    last: Int64[np.ndarray, " n"]
+    """The last band with a view of the object."""
 
 
 def number_objects(
@@ -115,13 +117,14 @@ def number_objects(
     starts = np.concatenate([[0], np.cumsum(sizes)])
     members, group = _groups(merged)
     first = np.full(int(group.max(initial=-1)) + 1, np.iinfo(np.int64).max)
-    area = np.zeros(len(first), np.int64)
+    area, ends = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
     for band, read in enumerate(bands):
         low, high = np.searchsorted(members, starts[band : band + 2])
         if low < high:
             seen, inside = read(), members[low:high] - starts[band]
             np.minimum.at(first, group[low:high], seen.first[inside])
             np.add.at(area, group[low:high], seen.area_px[inside])
+            ends[group[low:high]] = band
     number = np.zeros(len(first), np.uint64)
     used = 0
     for band, read in enumerate(bands):
@@ -140,7 +143,50 @@ def number_objects(
         starting = begins[inside]
         number[groups[starting]] = numbers[inside[starting]]
         numbers[inside] = number[groups]
-        yield Numbers(numbers, shared)
+        last = np.full(len(numbers), band, np.int64)
+        last[inside] = ends[groups]
+        yield Numbers(numbers, shared, last)
+
+
+def consistent(
+    pairs: Int64[np.ndarray, "n 2"], iou: Float64[np.ndarray, " n"], starts: Int64[np.ndarray, " k"]
+) -> Bool[np.ndarray, " n"]:
+    """Which pairs to merge so that no object has two views of one block, which that block tells apart.
+
+    Where a chain of pairs would join two such views, its pairs are taken by falling IoU, and one that would is left.
+
+    Args:
+        pairs: Views that are alike, by their place among all views.
+        iou: How much.
+        starts: The place of the first view of each block, and the number of all views.
+    """
+    keep = np.ones(len(pairs), bool)
+    members, group = _groups(pairs)
+    block = np.searchsorted(starts, members, side="right") - 1
+    of_group = np.unique(np.stack([group, block], axis=1), axis=0, return_counts=True)
+    doubtful = np.unique(of_group[0][of_group[1] > 1, 0])
+    if not len(doubtful):
+        return keep
+    edges = np.flatnonzero(np.isin(group[np.searchsorted(members, pairs[:, 0])], doubtful))
+    root: dict[int, int] = {}
+    blocks: dict[int, set[int]] = {}
+
+    def found(view: int) -> int:
+        while root.setdefault(view, view) != view:
+            view = root[view]
+        return view
+
+    for edge in edges[np.lexsort((pairs[edges, 1], pairs[edges, 0], -iou[edges]))]:
+        a, b = (found(int(view)) for view in pairs[edge])
+        if a == b:
+            continue
+        of_a, of_b = (blocks.setdefault(one, {int(np.searchsorted(starts, one, side="right")) - 1}) for one in (a, b))
+        if of_a & of_b:
+            keep[edge] = False
+        else:
+            root[b] = a
+            of_a |= of_b
+    return keep
 
 
 def _groups(merged: Int64[np.ndarray, "n 2"]) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:

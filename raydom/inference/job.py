@@ -361,7 +361,9 @@ def _block_gib(
         style_floats, style_halo = 0.0, 0
     halo += style_halo
     side = block_size * scale + 2 * halo
-    if spec is not None and not spec.exact and spec.network.output != "objects":
+    if spec is not None and spec.network.output == "objects":
+        side = (block_size + 2 * job.instances.halo_px) * scale
+    elif spec is not None and not spec.exact:
         side = job.prediction.window_px or spec.window_px
     sides = [min(side, size * scale) for size in image.spatial_shape]
     floats = COPIES_OF_PIXELS * image.num_channels
@@ -378,6 +380,18 @@ def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> Non
                 f"{job.model} takes {len(spec.channels)} ({', '.join(spec.channels)}). Choose a model trained on such "
                 "images, or ingest the images with those channels."
             )
+    output = spec.network.output
+    if job.threshold is not None and (output == "objects" or spec.num_classes > 2):
+        raise ConfigError(
+            f"--threshold {job.threshold:g} means nothing to {job.model}, which tells "
+            + ("objects, not pixels." if output == "objects" else f"which of {spec.num_classes} classes is likeliest.")
+            + " Leave it out."
+        )
+    if job.instances.components and output == "classes" and spec.num_classes > 2:
+        raise ConfigError(
+            f"--instances.components makes objects of a foreground, and {job.model} tells {spec.num_classes} classes. "
+            "Leave it out."
+        )
     halo = job.blocks.halo
     if halo is not None and not spec.exact:
         raise ConfigError(

@@ -12,7 +12,7 @@ import functools
 import io
 import itertools
 import logging
-import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -25,7 +25,7 @@ from raydom.errors import DataError
 from raydom.images import objects
 from raydom.images.instances import instances, numbered
 from raydom.images.objects import Parts
-from raydom.images.stitching import Views, number_objects, overlaps, views
+from raydom.images.stitching import Numbers, Views, consistent, number_objects, overlaps, views
 from raydom.images.tiles import cut_blocks
 from raydom.inference.job import BlockJob, output_uri
 from raydom.inference.worker import Task
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 KINDS = ("view", "pair", "number", "label")
 KEPT_VIEWS = 24
 """Blocks whose views a worker keeps: those around the one that it compares."""
-DAMAGED = (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile)
+REMEDY = "--retry-failed makes it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,7 @@ class ObjectStages:
             return self._pairs(*inputs)
         if task.kind == "number":
             return self._number(image)
-        numbers, _ = self._numbers_of(image, task.block)
-        labels = self._numbered(image, task.block, numbers)
+        labels = self._numbered(image, task.block, self._numbers_of(image, task.block).number)
         return labels, self._measure(labels, task.block.write, *inputs)
 
     def write(self, task: Task, outputs: Any, image: Image) -> dict[str, Any]:
@@ -137,20 +136,20 @@ class ObjectStages:
         write_tables(table_uri(self.job.out, "objects", image.image_id), tables, OBJECTS)
 
     def bands_of(self, image: Image) -> Iterator[Parts]:
-        """The objects of an image, a row of blocks at a time, those that lie in several blocks last."""
+        """The objects of an image, each with the last row of blocks that has some of it."""
         waiting: list[Parts] = []
-        for band in self._bands(image):
-            parts, shared = [], []
+        last_band: dict[int, int] = {}  # of the objects that go on below
+        for number, band in enumerate(self._bands(image)):
             for block in band:
-                numbers, is_shared = self._numbers_of(image, block)
-                several = np.unique(numbers[is_shared])
-                found = unpack_parts(self._read_arrays(image, "parts", block))
-                mine = np.isin(found.label, several)
-                parts.append(found.taken(~mine))
-                shared.append(found.taken(mine))
-            yield objects.merged(parts)
-            waiting = [objects.merged([*waiting, *shared])]
-        yield from waiting
+                numbers = self._numbers_of(image, block)
+                later = numbers.last > number
+                last_band.update(zip(numbers.number[later].tolist(), numbers.last[later].tolist(), strict=True))
+                waiting.append(unpack_parts(self._read_arrays(image, "parts", block)))
+            merged = objects.merged(waiting)
+            last_band = {label: last for label, last in last_band.items() if last > number}
+            goes_on = np.isin(merged.label, np.array(list(last_band), np.uint64))
+            waiting = [merged.taken(goes_on)]
+            yield merged.taken(~goes_on)
 
     # ------------------------------------------------------------------------------------------------------- the cut
 
@@ -188,14 +187,19 @@ class ObjectStages:
     def _maps(self, image: Image, region: Region) -> np.ndarray:
         """What the network told of a region, as it is stored."""
         level = zarr_images.open_array(output_uri(self.job, image.image_id), "0")
+        size = self.job.blocks.block_size
+        shards = Region(
+            tuple(start // size * size for start in region.start),
+            tuple(-(-stop // size) * size for stop in region.stop),
+        ).clipped(Region.whole(image.spatial_shape))
+        lost = [one for one in zarr_images.shard_regions(level, shards) if not zarr_images.has_shard(level, one)]
+        if lost:  # it would be read as zeros
+            raise DataError(f"{output_uri(self.job, image.image_id)}: the shard at {lost[0].start} is gone; {REMEDY}")
         return np.asarray(level[(slice(None), *region.slices)])
 
     def _see(self, image: Image, block: Block, maps: np.ndarray) -> Seen:
         if self.spec.network.output == "objects":
-            raise DataError(
-                f"{block.block_id}: what the network found there is gone or damaged. Remove {self.job.out}, and run "
-                "again."
-            )
+            raise DataError(f"{block.block_id}: what the network found there is gone or damaged; {REMEDY}")
         return self.seen(image, block, instances(maps, self.spec.network.output, self.threshold, self.job.instances))
 
     def seen(self, image: Image, block: Block, labels: np.ndarray) -> Seen:
@@ -232,17 +236,30 @@ class ObjectStages:
             ends = np.stack([starts[place] + rows[:, 0], starts[rows[:, 1]] + rows[:, 2]], axis=1)
             pairs.append((np.full(len(rows), place), rows[:, 1], ends, iou))
         of_a, of_b, ends, iou = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
-        same = iou >= self.job.instances.merge_iou
+        if self.spec.network.output == "classes":  # what hangs together: views that share a pixel are of one component
+            same = iou > 0
+        else:
+            same = (iou >= self.job.instances.merge_iou) & (iou > 0.5)
+            same[same] = consistent(ends[same], iou[same], starts)
         readers = [functools.partial(self._read_band, image, band) for band in bands]
         merged = number_objects(readers, [sum(band) for band in sizes], ends[same], self.job.instances.min_area_px)
         number_of = np.zeros(len(ends) * 2, np.uint64)  # of the views in the table of pairs
+        order = np.argsort(ends.ravel(), kind="stable")
+        sorted_ends = ends.ravel()[order]
         place, most = 0, 0
         for band, counts, found in zip(bands, sizes, merged, strict=True):
-            self._write_arrays(image, "numbers", band[0], number=found.number, shared=found.shared, sizes=counts)
-            inside = (ends.ravel() >= place) & (ends.ravel() < place + len(found.number))
-            number_of[inside] = found.number[ends.ravel()[inside] - place]
+            self._write_arrays(
+                image,
+                "numbers",
+                band[0],
+                sizes=counts,
+                **{field.name: getattr(found, field.name) for field in fields(Numbers)},
+            )
+            low, high = np.searchsorted(sorted_ends, (place, place + len(found.number)))
+            number_of[order[low:high]] = found.number[sorted_ends[low:high] - place]
             place += len(found.number)
             most = max(most, int(found.number.max(initial=0)))
+            self._ids(found.number)  # which refuses what does not fit
         ids = np.array([block.block_id for block in blocks])
         table = {
             "image_id": np.full(len(iou), image.image_id), "block_a": ids[of_a], "block_b": ids[of_b],
@@ -258,14 +275,14 @@ class ObjectStages:
         lookup[seen.owned.label] = numbers
         return self._ids(lookup)[seen.labels[block.write.relative_to(seen.region).slices]]
 
-    def _numbers_of(self, image: Image, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of a block's views, and which of these objects have views in other blocks."""
+    def _numbers_of(self, image: Image, block: Block) -> Numbers:
+        """Of a block's views."""
         size = self.job.blocks.block_size
         first = Block(image.image_id, Region((block.write.start[0], 0), (block.write.start[0], 0)))
         stored = self._read_arrays(image, "numbers", first)
         place = block.write.start[1] // size
         low, high = np.cumsum([0, *stored["sizes"]])[place : place + 2]
-        return stored["number"][low:high], stored["shared"][low:high]
+        return Numbers(*(stored[field.name][low:high] for field in fields(Numbers)))
 
     def _ids(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers in the dtype of the labels.
@@ -276,7 +293,7 @@ class ObjectStages:
         dtype = np.dtype(self.job.instances.ids)
         most = int(numbers.max(initial=0))
         if most > np.iinfo(dtype).max:
-            raise DataError(f"{most} objects do not fit {dtype} numbers; give --instances.ids uint64.")
+            raise DataError(f"{most} objects do not fit {dtype}; give --instances.ids uint64 and another --out.")
         return numbers.astype(dtype)
 
     def _measure(self, labels: np.ndarray, where: Region, pixels: np.ndarray, probability: np.ndarray) -> Parts:
@@ -289,14 +306,14 @@ class ObjectStages:
         try:
             stored = self._read_arrays(image, "views", block)
             return Seen(self.region(image, block), stored["labels"], _views(stored))
-        except (FileNotFoundError, DataError) as error:
+        except DataError as error:
             logger.warning("%s: what it sees of objects is made again (%s).", block.block_id, error)
             return self._see(image, block, self._maps(image, self.region(image, block)))
 
     def _read_owned(self, image: Image, block: Block) -> Views:
         try:
-            return _views(self._read_arrays(image, "views", block))
-        except (FileNotFoundError, DataError):
+            return _views(self._read_arrays(image, "views", block, ("owned", "area_px", "first")))
+        except DataError:
             return self._read_view(image, block).owned
 
     def _read_band(self, image: Image, band: Sequence[Block]) -> Views:
@@ -306,17 +323,27 @@ class ObjectStages:
     def _write_arrays(self, image: Image, what: str, block: Block, **arrays: Any) -> None:
         sink = io.BytesIO()
         np.savez_compressed(sink, **arrays)
+        content = sink.getvalue()
         uri = self.job.folder.objects_uri(what, image.image_id, image.record.sha256, block.write)
-        files.write_bytes_atomic(uri, sink.getvalue())
+        files.write_bytes_atomic(uri, zlib.crc32(content).to_bytes(4, "big") + content)
 
-    def _read_arrays(self, image: Image, what: str, block: Block) -> dict[str, np.ndarray]:
+    def _read_arrays(
+        self, image: Image, what: str, block: Block, names: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What was kept of a block, or only some of it.
+
+        Raises:
+            DataError: If it is gone or damaged.
+        """
         uri = self.job.folder.objects_uri(what, image.image_id, image.record.sha256, block.write)
-        content = files.read_bytes(uri)
         try:
-            with np.load(io.BytesIO(content)) as stored:
-                return {name: stored[name] for name in stored.files}
-        except DAMAGED as error:
-            raise DataError(f"{uri} is damaged ({error}). Remove the output, and run again.") from error
+            content = files.read_bytes(uri)
+        except FileNotFoundError as error:
+            raise DataError(f"{uri} is gone; {REMEDY}") from error
+        if zlib.crc32(content[4:]).to_bytes(4, "big") != content[:4]:
+            raise DataError(f"{uri} is damaged; {REMEDY}")
+        with np.load(io.BytesIO(content[4:])) as stored:
+            return {name: stored[name] for name in (stored.files if names is None else names)}
 
 
 MERGES = pa.schema(

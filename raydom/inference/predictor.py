@@ -16,7 +16,8 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ from raydom.images.intensity import (
 from raydom.images.objects import Parts
 from raydom.images.resample import resample, source_region
 from raydom.images.seams import SeamScore, seam_scores
+from raydom.images.tiles import cut_blocks
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
 from raydom.inference.models import open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
@@ -106,7 +108,10 @@ class Predictor:
         if job.model is not None:
             model = open_model(job.model, self.images)
             self.spec = model.spec
-            network = model.load().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            loaded = model.load()
+            if not all(bool(torch.isfinite(parameter).all()) for parameter in loaded.parameters()):
+                raise DataError(f"{job.model}: some weights are not finite. Restore them, or train again.")
+            network = loaded.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.segmenter = Segmenter(network, model.spec, job.prediction, job.blocks.halo, self.device)
         style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
         self.objects = ObjectStages(job, self.spec) if self.spec is not None and job.makes_objects(self.spec) else None
@@ -131,7 +136,8 @@ class Predictor:
     def read(self, task: Task) -> Any:
         image = self.image(task.block.image_id)
         if self.objects is not None and task.kind in OBJECT_STAGES:
-            return self.objects.read(task, image)
+            with self._told_of_losses(image, task, *READ_ERRORS):
+                return self.objects.read(task, image)
         if task.kind != "block":
             return image
         shape = image.spatial_shape
@@ -151,11 +157,12 @@ class Predictor:
             return self._make_global_pass(inputs)
         image = self.image(task.block.image_id)
         if self.objects is not None and task.kind in OBJECT_STAGES:
-            return self.objects.compute(task, inputs, image)
+            with self._told_of_losses(image, task):
+                return self.objects.compute(task, inputs, image)
         styled, fields = self._guarded(task, image, inputs)
+        if not np.isfinite(styled).all():
+            raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
         if self.segmenter is None or self.spec is None:
-            if not np.isfinite(styled).all():
-                raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
             undone = fields.get("content_lost") and self.job.style.on_content_loss == "fallback"
             units = image.statistics if undone else self._units(image)
             pixels = from_fraction(styled, np.dtype(image.record.dtype), units)
@@ -223,7 +230,8 @@ class Predictor:
             return self.objects.write(task, outputs, self.image(task.block.image_id))
         if task.kind == "finish":
             if self.objects is not None:
-                self.objects.write_table(outputs, self.objects.bands_of(outputs))
+                with self._told_of_losses(outputs, task):
+                    self.objects.write_table(outputs, self.objects.bands_of(outputs))
             in_parts = len(parts(writable_levels(output_uri(self.job, outputs.image_id))[0])) > 1
             row = self._finish(outputs, task)
             return {"record": row, "seam_score": None if in_parts else self._score_seams(outputs, task)}
@@ -486,8 +494,10 @@ class Predictor:
         """Blocks whose pixels are gone or damaged, and what was made of them, are to be done again."""
         side = self.job.blocks.block_size << LEVELS_AT_ONCE
         lost = {("block", region.start) for region in regions}
-        if self.objects is not None:
-            lost |= {("label", region.start) for region in regions}
+        if self.objects is not None:  # neighbours saw those pixels too, and all numbers follow from what was seen
+            cut = cut_blocks(image.image_id, image.spatial_shape, self.job.blocks.block_size)
+            lost |= {(kind, block.write.start) for kind in ("view", "pair", "label") for block in cut}
+            lost.add(("number", (0, 0)))
         lost |= {("pyramid", tuple(start // side * side for start in region.start)) for region in regions}
         receipts = []
         for kind, start in sorted(lost):
@@ -505,6 +515,21 @@ class Predictor:
                 )
             )
         self.job.folder.write_receipts(receipts)
+
+    @contextmanager
+    def _told_of_losses(self, image: Image, task: Task, *errors: type[Exception]) -> Iterator[None]:
+        """When what an earlier stage of objects kept is gone or damaged (a DataError, or one of these errors), those
+        stages are to be done again."""
+        caught: tuple[type[Exception], ...] = (DataError, *errors)
+        try:
+            yield
+        except caught as error:
+            uri, whole = output_uri(self.job, image.image_id), Region.whole(image.spatial_shape)
+            lost = zarr_images.unreadable_shards(uri, "0", whole)
+            if self.spec is not None and self.spec.network.output == "objects":  # whose blocks make the views too
+                lost = list(zarr_images.shard_regions(zarr_images.open_array(uri, "0"), whole))
+            self._declare_lost(image, task, lost, error)
+            raise
 
     # ------------------------------------------------------------------------------------------------- computation
 

@@ -251,9 +251,8 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         if _is_ok(receipts.get(task.key)) and receipts[task.key].record
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
-    of_images = [
-        receipt for receipt in done if receipt.kind == "number" or (receipt.kind == "block" and receipt.record)
-    ]
+    whole = {record.image_id for record in records}
+    of_images = (r for r in done if r.image_id in whole and (r.kind == "number" or (r.kind == "block" and r.record)))
     objects = [receipt.num_objects for receipt in of_images if receipt.num_objects is not None]
     return JobReport(
         job=plan.job,

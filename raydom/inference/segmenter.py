@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from raydom.config import ModelSpec, PredictionConfig
+from raydom.errors import DataError
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.tiles import padded_shape, read_region, reflected
 from raydom.images.votes import voted
@@ -137,6 +138,12 @@ class Segmenter:
                 turned = _turned(self._as_input(seen, contrast), turns, flip)
                 with torch.inference_mode(), self._autocast():
                     found = self.network(turned[None])[0].cpu()
+                most = self.spec.network.maskrcnn.detections
+                if len(found) >= most:
+                    raise DataError(
+                        f"the network tells of {most} objects at most (maskrcnn.detections), and found as many in "
+                        f"{turned.shape[1]} x {turned.shape[2]} px: some may be missing. Choose a smaller --block-size."
+                    )
                 labels = label_image(found, (turned.shape[1], turned.shape[2]), threshold)
                 views.append(_turned_back(labels[None], turns, flip)[0].numpy()[rows][:, columns])
                 scores.append(found.scores.numpy().astype(np.float64))

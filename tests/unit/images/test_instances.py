@@ -12,7 +12,7 @@ from skimage.measure import regionprops
 from raydom.config import InstanceConfig
 from raydom.images import objects
 from raydom.images.instances import components, instances, numbered
-from raydom.images.stitching import Views, number_objects, overlaps, views
+from raydom.images.stitching import Views, consistent, number_objects, overlaps, views
 from raydom.images.tiles import cut_blocks
 from raydom.types import Region
 
@@ -54,7 +54,7 @@ def stitched(maps: np.ndarray, size: int, config: InstanceConfig, output: str = 
                 owned[a].label,
                 owned[b].label,
             )
-            same = found.iou >= config.merge_iou
+            same = found.iou >= (0 if output == "classes" else config.merge_iou)
             of_a = starts[a] + np.searchsorted(owned[a].label, found.a[same])
             of_b = starts[b] + np.searchsorted(owned[b].label, found.b[same])
             merged.append(np.stack([of_a, of_b], axis=1))
@@ -159,6 +159,15 @@ def test_numbers_follow_the_first_pixel_and_merging_is_transitive() -> None:
     first, second = number_objects([lambda: band[0], lambda: band[1]], [3, 2], merged, min_area_px=6)
     assert first.number.tolist() == [1, 0, 1]
     assert second.number.tolist() == [1, 0]
+
+
+def test_no_object_gets_two_views_of_one_block() -> None:
+    starts = np.array([0, 2, 3, 4])  # views 0 and 1 of one block, 2 and 3 of two others
+    pairs = np.array([[0, 2], [2, 3], [1, 3]])
+    assert consistent(pairs, np.array([0.9, 0.8, 0.7]), starts).tolist() == [True, True, False]
+    assert consistent(pairs, np.array([0.6, 0.8, 0.7]), starts).tolist() == [False, True, True]
+    assert consistent(pairs[:2], np.array([0.9, 0.8]), starts).all()
+    assert len(consistent(pairs[:0], np.array([]), starts)) == 0
 
 
 def measured(labels: np.ndarray, pixels: np.ndarray, size: int) -> dict[str, np.ndarray]:

@@ -138,6 +138,43 @@ def test_what_a_block_saw_is_made_again_when_it_is_damaged(tmp_path, collection,
     assert np.array_equal(labels_of(out), whole(collection["a"].numpy()[0], 140))
 
 
+@pytest.mark.parametrize("what", ["views", "pairs", "numbers", "parts", "shard"])
+def test_what_was_kept_and_is_lost_is_told_and_made_again(tmp_path, collection, monkeypatch, what):
+    out, write = tmp_path / "o", ObjectStages.write
+    stage = {"views": "pair", "shard": "view", "pairs": "number", "numbers": "label", "parts": "finish"}[what]
+
+    def stop(self, task, outputs, image):
+        return interrupted() if task.kind == stage else write(self, task, outputs, image)
+
+    monkeypatch.setattr(ObjectStages, "write", stop)
+    if stage == "finish":
+        monkeypatch.setattr(ObjectStages, "write_table", stopped_table)
+    with pytest.raises(KeyboardInterrupt):
+        run(job(collection, out))
+    monkeypatch.undo()
+    if what == "shard":
+        (out / "images" / "a.zarr" / "0" / "c" / "0" / "1" / "1").unlink()
+    else:
+        kept = sorted((out / "run" / "objects" / what).iterdir())
+        kept[0].write_bytes(kept[0].read_bytes()[:-9] + bytes(9))
+    (report,) = run(job(collection, out))
+    if what != "views":  # which are made again at once
+        assert not report.ok
+        assert any("retry-failed" in str(receipt.error) for receipt in report.failed)
+        (report,) = run(job(collection, out), run=RunConfig(quiet=True, serial=True, retry_failed=True))
+    assert report.ok, report.failed
+    assert np.array_equal(labels_of(out), whole(collection["a"].numpy()[0], 140))
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def stopped_table(self, image, bands):
+    if image.image_id == "a":
+        raise KeyboardInterrupt
+
+
 def test_a_failed_block_keeps_its_image_out_and_nothing_else(tmp_path, collection, monkeypatch):
     compute = ObjectStages.compute
 
