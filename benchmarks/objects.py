@@ -65,12 +65,12 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
 
 
 def mosaic(data: Path, side_px: int) -> np.ndarray:
-    """Real images of nuclei side by side, (h, w, 3)."""
+    """Parts of real images of nuclei side by side, (h, w, 3)."""
     used = {f"{stem}.png" for stem in DOMAINS["fluorescence"].train}
     paths = [
         path for path in sorted((data / DOMAINS["fluorescence"].images).glob("fluorescence_*")) if path.name not in used
     ]
-    tile = 256
+    tile = 230  # whose borders lie on none of the blocks'
     images = [np.moveaxis(read_image(str(path)).pixels, 0, -1) for path in paths]
     images = [image[:tile, :tile] for image in images if min(image.shape[:2]) >= tile]
     out = np.zeros((side_px, side_px, 3), np.uint8)

@@ -43,6 +43,8 @@ class ModelRun:
     versions: Mapping[str, str]
     content_hash: str
     """SHA-256 of weights and spec: equal exactly when the model is."""
+    stored_spec: Mapping[str, Any]
+    """The spec as it was written; fields that were added later are not in it."""
 
     def weights(self) -> dict[str, np.ndarray]:
         """Parameters and buffers of the network by name.
@@ -51,7 +53,7 @@ class ModelRun:
             DataError: If they are not those that the run was completed with.
         """
         content = _read(self.uri, WEIGHTS)
-        if _content_hash(content, self.spec) != self.content_hash:
+        if _content_hash(content, self.stored_spec) != self.content_hash:
             raise DataError(f"{self.uri}: {WEIGHTS} was changed after the training. Restore it, or train again.")
         try:
             return dict(load(content))
@@ -114,7 +116,7 @@ def write_model_run(
     versions = {name: version(name) for name in ("raydom", "torch", "ray", "numpy", "zarr")}
     files.write_json(files.join(uri, CONFIG), {"spec": to_dict(spec), "training": training, "versions": versions})
     files.write_bytes_atomic(files.join(uri, METRICS), _parquet(rows))
-    files.write_json(files.join(uri, MARKER), {"content_hash": _content_hash(content, spec)})
+    files.write_json(files.join(uri, MARKER), {"content_hash": _content_hash(content, to_dict(spec))})
     return open_model_run(uri)
 
 
@@ -136,7 +138,8 @@ def open_model_run(uri: str) -> ModelRun:
     try:
         config = files.read_json(files.join(uri, CONFIG))
         spec = from_dict(ModelSpec, config["spec"])
-        return ModelRun(uri, spec, config["training"], config["versions"], files.read_json(marker)["content_hash"])
+        content_hash = files.read_json(marker)["content_hash"]
+        return ModelRun(uri, spec, config["training"], config["versions"], content_hash, config["spec"])
     except (FileNotFoundError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{uri}: {CONFIG} cannot be used ({error}). Restore it, or train again.") from error
 
@@ -148,8 +151,8 @@ def _read(uri: str, name: str) -> bytes:
         raise DataError(f"{uri}: {name} is missing. Restore it, or train again.") from error
 
 
-def _content_hash(weights: bytes, spec: ModelSpec) -> str:
-    return hashlib.sha256(weights + json.dumps(to_dict(spec), sort_keys=True).encode()).hexdigest()
+def _content_hash(weights: bytes, spec: Mapping[str, Any]) -> str:
+    return hashlib.sha256(weights + json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def _parquet(rows: Sequence[Mapping[str, float | int]]) -> bytes:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,17 @@ def test_the_content_hash_is_of_weights_and_spec(tmp_path):
     one, same = (write_model_run(str(tmp_path / n), SPEC, WEIGHTS, {"out": n}) for n in "ab")
     other = write_model_run(str(tmp_path / "c"), SPEC, WEIGHTS | {"a.count": np.array(8)}, {})
     assert one.content_hash == same.content_hash != other.content_hash
+
+
+def test_a_run_from_before_a_setting_was_known_still_opens(tmp_path):
+    write_model_run(str(tmp_path), SPEC, WEIGHTS, {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["spec"]["window_px"]
+    content = (tmp_path / "weights.safetensors").read_bytes() + json.dumps(config["spec"], sort_keys=True).encode()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "complete.json").write_text(json.dumps({"content_hash": hashlib.sha256(content).hexdigest()}))
+    run = open_model_run(str(tmp_path))
+    assert run.spec == SPEC and run.weights().keys() == WEIGHTS.keys()
 
 
 def test_no_run_an_unfinished_run_and_a_damaged_one_are_told_apart(tmp_path):
