@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydom.config import ModelSpec
-from raydom.errors import DataError
+from raydom.errors import ConfigError, DataError
 from raydom.images import objects
 from raydom.images.instances import instances, numbered
 from raydom.images.objects import Parts
@@ -288,12 +288,12 @@ class ObjectStages:
         """Numbers in the dtype of the labels.
 
         Raises:
-            DataError: If they do not fit.
+            ConfigError: If they do not fit.
         """
         dtype = np.dtype(self.job.instances.ids)
         most = int(numbers.max(initial=0))
         if most > np.iinfo(dtype).max:
-            raise DataError(f"{most} objects do not fit {dtype}; give --instances.ids uint64 and another --out.")
+            raise ConfigError(f"{most} objects do not fit {dtype}; give --instances.ids uint64 and another --out.")
         return numbers.astype(dtype)
 
     def _measure(self, labels: np.ndarray, where: Region, pixels: np.ndarray, probability: np.ndarray) -> Parts:

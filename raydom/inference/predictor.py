@@ -161,7 +161,8 @@ class Predictor:
                 return self.objects.compute(task, inputs, image)
         styled, fields = self._guarded(task, image, inputs)
         if not np.isfinite(styled).all():
-            raise DataError(f"{task.block.block_id}: the stylised pixels are not finite.")
+            which = "" if self.job.style.style is None else "stylised "
+            raise DataError(f"{task.block.block_id}: the {which}pixels are not finite.")
         if self.segmenter is None or self.spec is None:
             undone = fields.get("content_lost") and self.job.style.on_content_loss == "fallback"
             units = image.statistics if undone else self._units(image)

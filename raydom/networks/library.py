@@ -132,9 +132,9 @@ def _from_smp(config: NetworkConfig, kind: str, **options: Any) -> nn.Module:
             classes=config.num_outputs,
             **options,
         )
-    except (KeyError, ValueError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # of encoders that do not fit
         raise ConfigError(
-            f"{config.name} cannot be made with the encoder {config.encoder!r} ({error}). Choose another, such as "
+            f"{config.name} cannot be made with the encoder {config.encoder!r} ({error!r}). Choose another, such as "
             "resnet34."
         ) from error
     return network

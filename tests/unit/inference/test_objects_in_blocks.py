@@ -200,6 +200,13 @@ def test_settings_of_objects_are_part_of_what_an_output_is(tmp_path, collection)
         run(job(collection, tmp_path / "o", instances=InstanceConfig(components=True, halo_px=16, min_area_px=6)))
 
 
+def test_more_objects_than_the_numbers_hold_are_refused_with_the_remedy(tmp_path, collection):
+    stages = Predictor(job(collection, tmp_path / "o")).objects
+    assert stages._ids(np.array([0, 2**32 - 1], np.uint64)).dtype == np.uint32
+    with pytest.raises(ConfigError, match=r"4294967296 objects do not fit uint32; give --instances\.ids uint64"):
+        stages._ids(np.array([0, 2**32], np.uint64))
+
+
 @pytest.mark.parametrize("pixels", [0, 255])
 def test_images_of_nothing_and_of_one_object(tmp_path, make_collection, pixels):
     collection = make_collection("c", {"a": np.full((1, 70, 50), pixels, np.uint8)})

@@ -9,10 +9,11 @@ from scipy import ndimage
 from torch import nn
 
 from raydom.config import BlockConfig, InstanceConfig, ModelSpec, NetworkConfig, PredictionConfig, RunConfig
-from raydom.errors import ConfigError
+from raydom.errors import ConfigError, DataError
 from raydom.images.votes import voted
 from raydom.inference import models
 from raydom.inference.job import BlockJob
+from raydom.inference.predictor import Predictor
 from raydom.inference.runner import execute_serially, run_jobs
 from raydom.inference.segmenter import Segmenter
 from raydom.networks.build import build_network
@@ -170,6 +171,17 @@ def test_detected_objects_are_the_same_for_any_cut(tmp_path, make_collection, mo
         assert np.array_equal(made["a"].labels("label").numpy(), expected)
         assert not made["b"].labels("label").numpy().any()
         assert made["a"].record.label_kinds == ("instance",)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, make_collection) -> None:
+    network = build_network(SMALL)
+    weights = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+    next(iter(weights.values()))[:] = np.nan
+    run = str(tmp_path / "model")
+    write_model_run(run, spec_of(network, SMALL), weights, {})
+    job = BlockJob(name="s", collection=make_collection("c", {"a": PIXELS}).uri, out=str(tmp_path / "o"), model=run)
+    with pytest.raises(DataError, match="some weights are not finite"):
+        Predictor(job)
 
 
 def test_a_halo_means_nothing_to_networks_that_look_at_whole_images(tmp_path, make_collection) -> None:

@@ -119,6 +119,7 @@ def test_weights_that_cannot_be_had_are_never_replaced_in_silence(tmp_path, monk
         ({"name": "unetplusplus", "encoder": "resnet35"}, "no encoder 'resnet35'; near it: .*resnet34"),
         ({"name": "unetplusplus", "depth": 6}, "depth of 3 to 5; got 6"),
         ({"name": "deeplabv3", "encoder": "vgg16"}, "cannot be made with the encoder 'vgg16'"),
+        ({"name": "deeplabv3", "encoder": "tu-hrnet_w18"}, "cannot be made with the encoder 'tu-hrnet_w18'"),
         ({"name": "deeplabv3", "encoder": "tu-no_such_model"}, "cannot be made with the encoder 'tu-no_such_model'"),
         ({"name": "maskrcnn", "output": "objects", "encoder": "vgg16"}, "maskrcnn has an encoder of resnet18"),
     ],
