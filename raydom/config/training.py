@@ -23,7 +23,7 @@ class TrainConfig:
     learning_rate: float = 1.0e-3
     """Peak learning rate of Adam."""
     schedule: str = "cosine"
-    """constant or cosine (to 0 at the last step)."""
+    """constant, linear (constant for half of the steps, then straight to 0) or cosine (to 0 at the last step)."""
     weight_decay: float = 1.0e-4
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
@@ -47,7 +47,10 @@ class TrainConfig:
         for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every", "patience"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be >= 1; got {value}.")
-        require(self.schedule in ("constant", "cosine"), f"schedule must be constant or cosine; got {self.schedule!r}.")
+        require(
+            self.schedule in ("constant", "linear", "cosine"),
+            f"schedule must be constant, linear or cosine; got {self.schedule!r}.",
+        )
         require(
             self.precision in ("float32", "bfloat16"), f"precision must be float32 or bfloat16; got {self.precision!r}."
         )

@@ -160,6 +160,7 @@ class Loop:
         losses: dict[str, float] = {}
         for phase in self.algorithm.phases(self.step, self.num_steps):
             losses |= self._update(phase, batch)
+        self.algorithm.after_step()
         self.step += 1
         return losses
 
@@ -185,7 +186,7 @@ class Loop:
         for name, value in means.items():
             self._require_finite(value, f"the loss {name!r}", phase)
         for name in phase.trains:
-            limit = self.config.clip_norm or math.inf
+            limit = self.algorithm.clip_norms.get(name, self.config.clip_norm) or math.inf
             norm = nn.utils.clip_grad_norm_(self.parameters[name], limit)
             self._require_finite(float(norm), f"the gradient of {name!r}", phase)
         for name in phase.trains:
@@ -222,7 +223,7 @@ class Loop:
             self.rows.append(row if score is None else row | {"score": score})
             self._since_row, self._steps_since_row = Counter(), 0
         if at_checkpoint and (score is None or self.best["score"] is None or score > self.best["score"]):
-            exported = self.algorithm.modules[self.algorithm.exports].state_dict()
+            exported = self.algorithm.exported().state_dict()
             weights = {name: value.detach().cpu().clone() for name, value in exported.items()}
             self.best = {"score": score, "step": self.step, "weights": weights}
         return Report(self.step, self.num_steps, dict(losses), rate, score, self.best["score"], seconds)
@@ -287,9 +288,12 @@ def finished(checkpoint: bytes) -> Finished:
 
 
 def scheduled(peak: float, schedule: str, step: int, num_steps: int) -> float:
-    """Learning rate of a step (0 is the first): constant, or half a cosine from the peak to 0 after the last step."""
+    """Learning rate of a step (0 is the first): constant; or linear, constant for half of the steps and then straight to
+    0 after the last; or half a cosine from the peak to 0 after the last."""
     if schedule == "constant":
         return peak
+    if schedule == "linear":
+        return peak * min(1.0, 2 * (1 - step / num_steps))
     return peak * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 

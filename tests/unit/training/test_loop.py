@@ -24,7 +24,6 @@ class Points:
 class Duel(Algorithm):
     """A small adversarial training with all that a GAN has: two optimisers, dropout, batch norm, a pool, a rest."""
 
-    exports = "generator"
     learning_rate_factors = {"critic": 0.5}  # noqa: RUF012
 
     def __init__(self) -> None:
@@ -34,6 +33,9 @@ class Duel(Algorithm):
             "critic": nn.Linear(3, 1),
         }
         self.pool = torch.zeros(2, 3)
+
+    def exported(self):
+        return self.modules["generator"]
 
     def phases(self, step, num_steps):
         generate = Phase("generate", ("generator",), self.fool)
@@ -239,6 +241,21 @@ def test_bfloat16_trains_float32_weights():
 def test_the_cosine_goes_from_the_peak_to_zero():
     assert [scheduled(2.0, "cosine", step, 4) for step in (0, 2, 4)] == pytest.approx([2.0, 1.0, 0.0])
     assert scheduled(2.0, "constant", 4, 4) == 2.0
+
+
+def test_the_linear_schedule_is_constant_for_half_of_the_steps():
+    assert [scheduled(2.0, "linear", step, 8) for step in (0, 4, 6, 8)] == pytest.approx([2.0, 2.0, 1.0, 0.0])
+
+
+def test_a_module_can_have_a_gradient_norm_of_its_own():
+    class Careful(Duel):
+        clip_norms = {"critic": 1e-9}  # noqa: RUF012
+
+    before = Careful().modules["critic"].weight
+    algorithm, _, _ = run(replace(CONFIG, steps=1, weight_decay=0.0), Careful())
+    unlimited, _, _ = run(replace(CONFIG, steps=1, weight_decay=0.0))
+    moved = (algorithm.modules["critic"].weight - before).abs().max()
+    assert moved < (unlimited.modules["critic"].weight - before).abs().max()
 
 
 def test_epochs_are_passes_over_the_images_of_at_least_20_steps():
