@@ -288,8 +288,10 @@ def finished(checkpoint: bytes) -> Finished:
 
 
 def scheduled(peak: float, schedule: str, step: int, num_steps: int) -> float:
-    """Learning rate of a step (0 is the first): constant; or linear, constant for half of the steps and then straight to
-    0 after the last; or half a cosine from the peak to 0 after the last."""
+    """Learning rate of a step (0 is the first).
+
+    Constant; linear: constant for half of the steps, then straight to 0; cosine: half a cosine from the peak to 0.
+    """
     if schedule == "constant":
         return peak
     if schedule == "linear":
