@@ -16,6 +16,7 @@ from raydom.config import ModelSpec, TrainConfig
 from raydom.errors import DataError
 from raydom.images.augment import augment
 from raydom.images.intensity import to_fraction
+from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.targets import MARGIN_PX, instance_targets
 from raydom.training.seeds import CROP, ORDER, derived_generator
 from raydom.types import ImageRecord, Region
@@ -44,13 +45,44 @@ class Sample(NamedTuple):
     """(2, h, w) float32: what outputs boundary and distance learn; None for the others."""
 
 
+SAME_SIZE = 0.01
+"""Pixel sizes that differ by no more than this share count as equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropView:
+    """How a network sees images, and what it learns of them."""
+
+    low: float
+    high: float
+    """Intensities, as fractions of the legal range, that it sees as 0 and 1."""
+    pixel_size_um: float | None
+    """Images of another pixel size are resampled to this one; None: all are taken as they are."""
+    label: str | None
+    """Name of the labels; None: there are none."""
+    output: str = "classes"
+    num_classes: int = 2
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, labelled: bool = True) -> CropView:
+        """That of a segmentation model."""
+        return cls(
+            low=spec.low,
+            high=spec.high,
+            pixel_size_um=spec.pixel_size_um,
+            label=spec.label if labelled else None,
+            output=spec.network.output,
+            num_classes=spec.num_classes,
+        )
+
+
 class CropReader:
-    """Reads normalised images with their labels; keeps them in memory while they all fit.
+    """Reads normalised images with their labels, on the view's pixel grid; keeps them in memory while they all fit.
 
     Args:
         collection: Where the images are.
         image_ids: The images that may be asked for.
-        spec: The model's intensity range, label, output and number of classes.
+        view: How they are seen.
         mask: Label layer whose zero pixels are not valid; None: all pixels are.
         memory_bytes: Above this the images are read from storage, region by region.
     """
@@ -59,17 +91,26 @@ class CropReader:
         self,
         collection: ImageSource,
         image_ids: Sequence[str],
-        spec: ModelSpec,
+        view: CropView,
         mask: str | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self.records: dict[str, ImageRecord] = {image_id: collection[image_id].record for image_id in image_ids}
-        self._collection, self._spec, self._mask = collection, spec, mask
-        self._with_targets = spec.network.output in ("boundary", "distance")
-        needed = sum(_memory_bytes(record, self._with_targets) for record in self.records.values())
+        self._collection, self._view, self._mask = collection, view, mask
+        self._with_targets = view.label is not None and view.output in ("boundary", "distance")
+        needed = sum(self._memory_bytes(image_id) for image_id in self.records)
         self._keep = needed <= memory_bytes
         self._kept: dict[str, _Layers] = {}
         self._lock = threading.Lock()
+
+    def shape(self, image_id: str) -> tuple[int, int]:
+        """Height and width of an image as it is seen, px."""
+        record = self.records[image_id]
+        height, width = flat_shape(record)
+        wanted, own = self._view.pixel_size_um, record.pixel_size_um
+        if wanted is None or own is None or abs(own / wanted - 1) <= SAME_SIZE:
+            return height, width
+        return grid_size(height, own / wanted), grid_size(width, own / wanted)
 
     def read(self, image_id: str, region: Region) -> Sample:
         """A region of an image.
@@ -80,24 +121,26 @@ class CropReader:
         Raises:
             DataError: For a class that the model does not have.
         """
-        spec, record = self._spec, self.records[image_id]
+        view, record = self._view, self.records[image_id]
         layers = self._layers(image_id, region)
-        image = (to_fraction(layers.pixels, record.statistics) - np.float32(spec.low)) / np.float32(
-            spec.high - spec.low
-        )
-        label = layers.label.astype(np.int64)
-        if spec.network.output == "classes" and spec.num_classes == 2:
-            label = (layers.label > 0).astype(np.int64)
-        elif spec.network.output == "classes" and label.size and not 0 <= label.min() <= label.max() < spec.num_classes:
+        fractions = layers.pixels if self._is_resampled(image_id) else to_fraction(layers.pixels, record.statistics)
+        image = (fractions - np.float32(view.low)) / np.float32(view.high - view.low)
+        label = np.zeros(image.shape[1:], np.int64) if layers.label is None else layers.label.astype(np.int64)
+        if view.output == "classes" and view.num_classes == 2:
+            label = (label > 0).astype(np.int64)
+        elif view.output == "classes" and label.size and not 0 <= label.min() <= label.max() < view.num_classes:
             raise DataError(
-                f"image {image_id}: label {spec.label!r} holds the classes {label.min()} to {label.max()}, but the "
-                f"model has classes 0 to {spec.num_classes - 1}. Raise --num-classes, or correct the label."
+                f"image {image_id}: label {view.label!r} holds the classes {label.min()} to {label.max()}, but the "
+                f"model has classes 0 to {view.num_classes - 1}. Raise --num-classes, or correct the label."
             )
         valid = np.ones(label.shape, bool) if layers.mask is None else layers.mask > 0
         return Sample(image, label, valid, layers.targets)
 
+    def _is_resampled(self, image_id: str) -> bool:
+        return self.shape(image_id) != flat_shape(self.records[image_id])
+
     def _layers(self, image_id: str, region: Region) -> _Layers:
-        whole = Region.whole(flat_shape(self.records[image_id]))
+        whole = Region.whole(self.shape(image_id))
         if not self._keep:
             seen = region.grown(MARGIN_PX if self._with_targets else 0).clipped(whole)
             return self._load(image_id, seen).cut(region.relative_to(seen))
@@ -107,17 +150,41 @@ class CropReader:
         return self._kept[image_id].cut(region)
 
     def _load(self, image_id: str, region: Region) -> _Layers:
-        image = self._collection[image_id]
-        label = image.labels(self._spec.label).numpy(region)
-        mask = None if self._mask is None else image.labels(self._mask).numpy(region)
-        targets = instance_targets(label, self._spec.network.output) if self._with_targets else None
-        return _Layers(image.numpy(region), label, mask, targets)
+        image, record = self._collection[image_id], self.records[image_id]
+        shape, grid = flat_shape(record), self.shape(image_id)
+        source = source_region(region, shape, grid)
+        pixels = image.numpy(source)
+        if shape != grid:
+            pixels = resample(to_fraction(pixels, record.statistics), source, region, shape, grid)
+        rows, columns = (
+            # The pixel of the image under the centre of each pixel of the grid; labels are not interpolated.
+            (np.arange(start, stop) * 2 + 1) * size // (2 * new) - first
+            for start, stop, size, new, first in zip(region.start, region.stop, shape, grid, source.start, strict=True)
+        )
+
+        def layer(name: str | None) -> np.ndarray | None:
+            if name is None:
+                return None
+            values: np.ndarray = image.labels(name).numpy(source)
+            return values if shape == grid else values[np.ix_(rows, columns)]
+
+        label = layer(self._view.label)
+        targets = instance_targets(label, self._view.output) if self._with_targets and label is not None else None
+        return _Layers(pixels, label, layer(self._mask), targets)
+
+    def _memory_bytes(self, image_id: str) -> int:
+        record = self.records[image_id]
+        itemsize = 4 if self._is_resampled(image_id) else np.dtype(record.dtype).itemsize
+        return math.prod(self.shape(image_id)) * (
+            record.num_channels * itemsize + 4 + 1 + (8 if self._with_targets else 0)
+        )
 
 
 @dataclass(frozen=True)
 class _Layers:
     pixels: np.ndarray
-    label: np.ndarray
+    """Of the image's dtype; fractions of its legal range where it is resampled."""
+    label: np.ndarray | None
     mask: np.ndarray | None
     targets: np.ndarray | None
 
@@ -125,7 +192,7 @@ class _Layers:
         y, x = region.slices
         return _Layers(
             self.pixels[:, y, x],
-            self.label[y, x],
+            None if self.label is None else self.label[y, x],
             None if self.mask is None else self.mask[y, x],
             None if self.targets is None else self.targets[:, y, x],
         )
@@ -141,11 +208,13 @@ class CropSampler:
     Args:
         reader: Gives the pixels.
         config: Crop size, batch size, augmentation and seed.
+        domain: Number of the domain; those of one training draw independently of each other.
     """
 
-    def __init__(self, reader: CropReader, config: TrainConfig) -> None:
+    def __init__(self, reader: CropReader, config: TrainConfig, domain: int = 0) -> None:
         self._reader, self._config = reader, config
         self._image_ids = sorted(reader.records)
+        self._domain = (domain,) if domain else ()
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Crops of one step (0 is the first) of one worker."""
@@ -163,10 +232,10 @@ class CropSampler:
         """The crop of a number. Images smaller than the crop are mirrored to its size; that part is not valid."""
         seed, side = self._config.seed, self._config.crop_px
         epoch, position = divmod(number, len(self._image_ids))
-        order = derived_generator(seed, ORDER, epoch).permutation(len(self._image_ids))
+        order = derived_generator(seed, ORDER, epoch, *self._domain).permutation(len(self._image_ids))
         image_id = self._image_ids[order[position]]
-        generator = derived_generator(seed, CROP, number)
-        shape = flat_shape(self._reader.records[image_id])
+        generator = derived_generator(seed, CROP, number, *self._domain)
+        shape = self._reader.shape(image_id)
         start = tuple(int(generator.integers(max(0, length - side) + 1)) for length in shape)
         region = Region(start, tuple(min(s + side, length) for s, length in zip(start, shape, strict=True)))
         image, label, valid, targets = padded_sample(self._reader.read(image_id, region), side)
@@ -194,8 +263,3 @@ def padded_sample(sample: Sample, side: int) -> Sample:
 def flat_shape(record: ImageRecord) -> tuple[int, int]:
     """Height and width of an image, px."""
     return record.shape[record.axes.index("y")], record.shape[record.axes.index("x")]
-
-
-def _memory_bytes(record: ImageRecord, with_targets: bool) -> int:
-    pixels = math.prod(record.spatial_shape)
-    return pixels * (record.num_channels * np.dtype(record.dtype).itemsize + 4 + 1 + (8 if with_targets else 0))

@@ -173,7 +173,7 @@ def common_pixel_size(records: Sequence[ImageRecord]) -> float | None:
     middle = float(np.median(sizes))
     if max(sizes) > 1.01 * min(sizes):
         logger.warning(
-            "the training images have pixels of %g to %g um; the model is recorded with %g um.",
+            "the training images have pixels of %g to %g um; they are resampled to %g um.",
             min(sizes), max(sizes), middle,
         )  # fmt: skip
     return middle

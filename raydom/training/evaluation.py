@@ -13,7 +13,7 @@ from raydom.config import ModelSpec
 from raydom.images.tiles import cut_blocks
 from raydom.networks.maskrcnn import Detections, label_image
 from raydom.training import distributed
-from raydom.training.crops import CropReader, Sample, flat_shape
+from raydom.training.crops import CropReader, Sample
 
 WINDOW_PX = 2048
 """Images with a longer side are scored in windows of this size, without a halo, so that memory stays bounded; those of
@@ -37,9 +37,7 @@ def validation_score(
     """
     output = spec.network.output
     side = OBJECTS_WINDOW_PX if output == "objects" else WINDOW_PX if spec.exact else spec.window_px
-    windows = [
-        block for image_id in image_ids for block in cut_blocks(image_id, flat_shape(reader.records[image_id]), side)
-    ]
+    windows = [block for image_id in image_ids for block in cut_blocks(image_id, reader.shape(image_id), side)]
     counts = torch.zeros(spec.num_classes if output == "classes" else 3, 3, dtype=torch.float64)
     was_training = network.training
     network.eval()

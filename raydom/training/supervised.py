@@ -19,7 +19,7 @@ from raydom.networks.pretrained import IMAGENET
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.training import distributed
-from raydom.training.crops import CropReader, CropSampler
+from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import (
     balanced_weights,
     check_crops,
@@ -83,8 +83,9 @@ class SupervisedPlan:
         """Network, crops and validation of this process."""
         collection = open_collection(self.config.collection)
         network = build_network(self.spec.network, self.train.seed, self.config.weights)
-        sampler = CropSampler(CropReader(collection, self.training_ids, self.spec, self.config.mask), self.train)
-        validation = CropReader(collection, self.validation_ids, self.spec, self.config.mask)
+        view = CropView.of(self.spec)
+        sampler = CropSampler(CropReader(collection, self.training_ids, view, self.config.mask), self.train)
+        validation = CropReader(collection, self.validation_ids, view, self.config.mask)
         rank, world_size = distributed.rank(), distributed.world_size()
         return Training(
             algorithm=Supervised(network, self.spec.network.output, self.class_weights),

@@ -7,7 +7,7 @@ from raydom.config import ModelSpec, NetworkConfig
 from raydom.images.targets import instance_targets
 from raydom.networks.maskrcnn import Detections
 from raydom.training import evaluation
-from raydom.training.crops import CropReader
+from raydom.training.crops import CropReader, CropView
 from raydom.training.evaluation import confusion, matched_objects, mean_f1, predicted_classes, validation_score
 
 
@@ -50,7 +50,7 @@ def test_the_score_is_pooled_over_images_and_windows(make_collection, monkeypatc
     values = np.concatenate([image.ravel() for image in images.values()])
     truth, found = values > 100, values >= 127.5
     expected = 2 * (truth & found).sum() / (truth.sum() + found.sum())
-    network, reader = Brightness().train(), CropReader(collection, ("a", "b"), spec)
+    network, reader = Brightness().train(), CropReader(collection, ("a", "b"), CropView.of(spec))
     for window_px in (2048, 4):
         monkeypatch.setattr(evaluation, "WINDOW_PX", window_px)
         assert validation_score(network, reader, ("a", "b"), spec, torch.device("cpu")) == pytest.approx(expected)
@@ -70,7 +70,7 @@ def test_a_network_that_is_not_exact_is_scored_in_the_windows_of_its_spec(make_c
         network=NetworkConfig(name="u2netp"), channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=32,
         receptive_field_px=128, exact=False, window_px=32,
     )  # fmt: skip
-    validation_score(Watching(), CropReader(collection, ("a",), spec), ("a",), spec, torch.device("cpu"))
+    validation_score(Watching(), CropReader(collection, ("a",), CropView.of(spec)), ("a",), spec, torch.device("cpu"))
     assert seen == [(32, 20), (8, 20)]
 
 
@@ -83,7 +83,7 @@ def scored(make_collection, output, told, labels):
         network=network, channels=("c0",), low=0.0, high=1.0, pixel_size_um=None, total_stride=1, receptive_field_px=0
     )
     names = tuple(labels)
-    return validation_score(told, CropReader(collection, names, spec), names, spec, torch.device("cpu"))
+    return validation_score(told, CropReader(collection, names, CropView.of(spec)), names, spec, torch.device("cpu"))
 
 
 LABEL = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]], np.uint8)

@@ -14,7 +14,7 @@ from raydom.errors import ConfigError, DataError
 from raydom.images.synthetic import MICROSCOPES, make_cells, render
 from raydom.networks.build import build_network
 from raydom.training import runner
-from raydom.training.crops import CropReader
+from raydom.training.crops import CropReader, CropView
 from raydom.training.evaluation import validation_score
 from raydom.training.loop import Training
 from raydom.training.runner import complete, train_here
@@ -54,7 +54,9 @@ def test_overfits_one_image(make_collection, tmp_path):
     done = run(config(collection, tmp_path / "run", base_channels=8, train=train))
     assert done.training["best_score"] > 0.9
     network, spec = load_trained(done)
-    score = validation_score(network, CropReader(collection, ("i0",), spec), ("i0",), spec, torch.device("cpu"))
+    score = validation_score(
+        network, CropReader(collection, ("i0",), CropView.of(spec)), ("i0",), spec, torch.device("cpu")
+    )
     assert score == done.training["best_score"]
 
 

@@ -8,7 +8,7 @@ from raydom.config import ModelSpec, NetworkConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics
 from raydom.images.targets import instance_targets
-from raydom.training.crops import CropReader, CropSampler
+from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import (
     balanced_weights,
     check_crops,
@@ -144,7 +144,7 @@ CONFIG = TrainConfig(steps=9, batch_size=4, crop_px=16, seed=5)
 
 
 def sampler(collection, config=CONFIG, **fields) -> CropSampler:
-    return CropSampler(CropReader(collection, ("a", "b", "c"), spec(**fields)), config)
+    return CropSampler(CropReader(collection, ("a", "b", "c"), CropView.of(spec(**fields))), config)
 
 
 def test_a_batch_is_a_function_of_seed_step_and_rank(ramps):
@@ -179,23 +179,25 @@ def test_label_and_validity_belong_to_the_pixels(ramps):
 
 def test_reading_regions_gives_what_reading_from_memory_gives(ramps):
     region = Region((2, 3), (9, 16))
-    kept, streamed = (CropReader(ramps, ("a", "b"), spec(), memory_bytes=n) for n in (10**9, 0))
+    kept, streamed = (CropReader(ramps, ("a", "b"), CropView.of(spec()), memory_bytes=n) for n in (10**9, 0))
     for a, b in zip(kept.read("b", region), streamed.read("b", region), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_intensities_are_normalised_by_the_spec(ramps):
-    image, *_ = CropReader(ramps, ("c",), spec(low=0.25, high=0.5)).read("c", Region((0, 0), (1, 1)))
+    image, *_ = CropReader(ramps, ("c",), CropView.of(spec(low=0.25, high=0.5))).read("c", Region((0, 0), (1, 1)))
     np.testing.assert_allclose(image, (20_000 / 65535 - 0.25) / 0.25, rtol=1e-5)
 
 
 def test_a_class_that_the_model_lacks_is_refused(ramps):
     with pytest.raises(DataError, match=r"image a: label 'label' holds the classes 0 to 14.*--num-classes"):
-        CropReader(ramps, ("a",), spec(network=NetworkConfig(num_classes=3))).read("a", Region((0, 0), (5, 5)))
+        CropReader(ramps, ("a",), CropView.of(spec(network=NetworkConfig(num_classes=3)))).read(
+            "a", Region((0, 0), (5, 5))
+        )
 
 
 def test_a_mask_takes_its_zero_pixels_out(ramps):
-    _, label, valid, _ = CropReader(ramps, ("a",), spec(), mask="label").read("a", Region((0, 0), (4, 4)))
+    _, label, valid, _ = CropReader(ramps, ("a",), CropView.of(spec()), mask="label").read("a", Region((0, 0), (4, 4)))
     np.testing.assert_array_equal(valid, label == 1)
 
 
@@ -212,7 +214,7 @@ def squares(make_collection):
 
 @pytest.mark.parametrize("output", ["boundary", "distance"])
 def test_numbers_and_targets_of_objects_follow_the_pixels(squares, output):
-    reader = CropReader(squares, ("a", "b"), spec(network=NetworkConfig(output=output)))
+    reader = CropReader(squares, ("a", "b"), CropView.of(spec(network=NetworkConfig(output=output))))
     crops = CropSampler(reader, CONFIG)
     whole = {
         name: squares[name].labels("label").numpy(Region.whole(shape))
@@ -233,7 +235,9 @@ def test_numbers_and_targets_of_objects_follow_the_pixels(squares, output):
 def test_targets_are_the_same_where_images_are_not_kept_in_memory(squares, output):
     region = Region((3, 5), (20, 29))
     made = spec(network=NetworkConfig(output=output))
-    kept, streamed = (CropReader(squares, ("a",), made, memory_bytes=n).read("a", region) for n in (10**9, 0))
+    kept, streamed = (
+        CropReader(squares, ("a",), CropView.of(made), memory_bytes=n).read("a", region) for n in (10**9, 0)
+    )
     for a, b in zip(kept, streamed, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -259,3 +263,22 @@ def test_balanced_classes_weigh_the_same(make_collection):
 def test_features_of_whole_crops_cannot_be_normalised_over_one():
     with pytest.raises(ConfigError, match="batch_size must be >= 2, got 1"):
         check_crops(TrainConfig(steps=1, crop_px=64, batch_size=1), 16, True, pools_globally=True)
+
+
+def test_images_of_another_pixel_size_are_seen_on_the_grid_of_the_model(make_collection):
+    """Twice as fine an image is seen at half its size, wherever it is cut and whether it is kept or not."""
+    image = np.repeat(np.repeat(np.arange(24, dtype=np.uint8).reshape(1, 4, 6) * 10, 2, 1), 2, 2)
+    labels = (image[0] > 100).astype(np.uint8)
+    collection = make_collection("fine", {"a": image}, {"a": labels}, pixel_size_um=0.5)
+    view = CropView.of(spec(pixel_size_um=1.0))
+    readers = [CropReader(collection, ("a",), view, memory_bytes=n) for n in (10**9, 0)]
+    assert readers[0].shape("a") == (4, 6)
+    whole = readers[0].read("a", Region((0, 0), (4, 6)))
+    np.testing.assert_array_equal(whole.label, labels[::2, ::2])
+    assert whole.image[0, 1, 2] == pytest.approx(80 / 255, abs=0.1)
+    for reader in readers:
+        part = reader.read("a", Region((1, 2), (3, 5)))
+        np.testing.assert_array_equal(part.image, whole.image[:, 1:3, 2:5])
+        np.testing.assert_array_equal(part.label, whole.label[1:3, 2:5])
+    unlabelled = CropReader(collection, ("a",), CropView.of(spec(), labelled=False))
+    assert not unlabelled.read("a", Region((0, 0), (8, 12))).label.any()
