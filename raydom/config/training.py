@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from raydom.config.base import require
 
+AUGMENTATIONS = ("flip", "rotate", "intensity", "particles", "empty", "blur", "noise", "colour")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
@@ -36,7 +38,11 @@ class TrainConfig:
     patience: int | None = None
     """End after so many validations in a row without a better score. Default: train all steps."""
     augment: tuple[str, ...] = ("flip", "rotate", "intensity")
-    """Augmentations of the training crops."""
+    """Augmentations of the training crops: flip, rotate, intensity (gain, offset and gamma), particles (round dark
+    blobs that are no objects), empty (a tenth of the crops, objects filled with background), blur, noise, colour (gain
+    and offset of each channel)."""
+    particles_px: tuple[float, float] = (3.0, 6.0)
+    """Radii of the two sizes of particles, px."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,5 +65,9 @@ class TrainConfig:
             f"validation_fraction must be between 0 and 1; got {self.validation_fraction}.",
         )
         require(self.learning_rate > 0, f"learning_rate must be > 0; got {self.learning_rate}.")
-        unknown = set(self.augment) - {"flip", "rotate", "intensity"}
-        require(not unknown, f"unknown augmentation {sorted(unknown)}; choose from flip, rotate, intensity.")
+        unknown = set(self.augment) - set(AUGMENTATIONS)
+        require(not unknown, f"unknown augmentation {sorted(unknown)}; choose from {', '.join(AUGMENTATIONS)}.")
+        require(
+            len(self.particles_px) == 2 and min(self.particles_px) > 0,
+            f"particles_px must be two radii > 0; got {self.particles_px}.",
+        )

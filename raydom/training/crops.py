@@ -14,11 +14,11 @@ import torch
 from raydom.algorithms.phases import Batch
 from raydom.config import ModelSpec, TrainConfig
 from raydom.errors import DataError
-from raydom.images.augment import augment
+from raydom.images.augment import EMPTY_SHARE, augment, without_objects
 from raydom.images.intensity import to_fraction
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.targets import MARGIN_PX, instance_targets
-from raydom.training.seeds import CROP, ORDER, derived_generator
+from raydom.training.seeds import CROP, EMPTY, ORDER, derived_generator
 from raydom.types import ImageRecord, Region
 
 MEMORY_BYTES = 2 * 1024**3
@@ -238,12 +238,29 @@ class CropSampler:
         shape = self._reader.shape(image_id)
         start = tuple(int(generator.integers(max(0, length - side) + 1)) for length in shape)
         region = Region(start, tuple(min(s + side, length) for s, length in zip(start, shape, strict=True)))
-        image, label, valid, targets = padded_sample(self._reader.read(image_id, region), side)
+        sample = padded_sample(self._reader.read(image_id, region), side)
+        if "empty" in self._config.augment:
+            sample = emptied_sample(sample, derived_generator(seed, EMPTY, number))
+        image, label, valid, targets = sample
         # Labels and targets follow the image as where each pixel came from does.
         pixels = np.arange(label.size).reshape(label.shape)
-        image, pixels, valid = augment(image, pixels, valid, self._config.augment, generator)
+        image, pixels, valid = augment(image, pixels, valid, self._config.augment, generator, self._config.particles_px)
         followed = None if targets is None else targets.reshape(len(targets), -1)[:, pixels]
         return Sample(image, label.reshape(-1)[pixels], valid, followed)
+
+
+def emptied_sample(sample: Sample, generator: np.random.Generator) -> Sample:
+    """One sample in ten without its objects: background in their place, and in the labels.
+
+    One that has too little background to do that stays as it is.
+    """
+    if generator.random() >= EMPTY_SHARE:
+        return sample
+    image = without_objects(sample.image, sample.label > 0, generator)
+    if image is None:
+        return sample
+    targets = None if sample.targets is None else np.zeros_like(sample.targets)
+    return Sample(image, np.zeros_like(sample.label), sample.valid, targets)
 
 
 def padded_sample(sample: Sample, side: int) -> Sample:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-ORDER, CROP = 0, 1
-"""Streams of random numbers: the order of the images, and what is cut from them."""
+ORDER, CROP, EMPTY = 0, 1, 2
+"""Streams of random numbers: the order of the images, what is cut from them, and which crops lose their objects."""
 
 
 def derived_seed(*parts: int) -> int:

@@ -231,6 +231,28 @@ def test_numbers_and_targets_of_objects_follow_the_pixels(squares, output):
     assert crops.batch(0).targets.shape == (4, 2, 16, 16)
 
 
+def test_a_tenth_of_the_crops_is_empty_and_the_others_are_as_they_were(make_collection):
+    label = np.zeros((17, 19), np.uint16)
+    label[8:10, 8:10] = 3
+    image = np.where(label > 0, 0, 200)[None].astype(np.uint8)
+    reader = CropReader(
+        make_collection("dots", {"a": image}, {"a": label}), ("a",), spec(network=NetworkConfig(output="boundary"))
+    )
+    names = ("flip", "rotate", "blur")
+    plain, with_empty = (
+        CropSampler(reader, replace(CONFIG, augment=augment)) for augment in (names, (*names, "empty"))
+    )
+    num_empty = 0
+    for number in range(120):
+        one, other = plain.crop(number), with_empty.crop(number)
+        if other.label.any():
+            assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+            continue
+        num_empty += 1
+        assert not other.targets.any() and np.array_equal(one.valid, other.valid) and one.label.any()
+    assert 5 <= num_empty <= 20
+
+
 @pytest.mark.parametrize("output", ["boundary", "distance"])
 def test_targets_are_the_same_where_images_are_not_kept_in_memory(squares, output):
     region = Region((3, 5), (20, 29))
