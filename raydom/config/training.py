@@ -41,8 +41,10 @@ class TrainConfig:
     """Augmentations of the training crops: flip, rotate, intensity (gain, offset and gamma), particles (round dark
     blobs that are no objects), empty (a tenth of the crops, objects filled with background), blur, noise, colour (gain
     and offset of each channel)."""
-    particles_px: tuple[float, float] = (3.0, 6.0)
-    """Radii of the two sizes of particles, px."""
+    small_particles_px: float | None = None
+    """Radius of the smaller particles, px. Default: 3."""
+    large_particles_px: float | None = None
+    """Radius of the larger particles, px. Default: twice that of the smaller ones."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +69,12 @@ class TrainConfig:
         require(self.learning_rate > 0, f"learning_rate must be > 0; got {self.learning_rate}.")
         unknown = set(self.augment) - set(AUGMENTATIONS)
         require(not unknown, f"unknown augmentation {sorted(unknown)}; choose from {', '.join(AUGMENTATIONS)}.")
-        require(
-            len(self.particles_px) == 2 and min(self.particles_px) > 0,
-            f"particles_px must be two radii > 0; got {self.particles_px}.",
-        )
+        for name in ("small_particles_px", "large_particles_px"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be > 0; got {value}.")
+
+    @property
+    def particles_px(self) -> tuple[float, float]:
+        """Radii of the two sizes of particles."""
+        small = self.small_particles_px or 3.0
+        return small, self.large_particles_px or 2 * small

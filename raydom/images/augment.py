@@ -55,7 +55,7 @@ def augment(
         generator: Source of randomness. The same draws are made whatever ``names`` holds, so that switching one
             augmentation off does not change the others; what is drawn for those after ``intensity`` takes nothing
             from it, but from children of it.
-        particles_px: Radii of the two sizes of particles, px.
+        particles_px: Radii of the two sizes of particles.
     """
     flip_y, flip_x = (bool(draw < 0.5) for draw in generator.random(2))
     quarter_turns = int(generator.integers(4))

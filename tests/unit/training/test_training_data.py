@@ -235,9 +235,8 @@ def test_a_tenth_of_the_crops_is_empty_and_the_others_are_as_they_were(make_coll
     label = np.zeros((17, 19), np.uint16)
     label[8:10, 8:10] = 3
     image = np.where(label > 0, 0, 200)[None].astype(np.uint8)
-    reader = CropReader(
-        make_collection("dots", {"a": image}, {"a": label}), ("a",), spec(network=NetworkConfig(output="boundary"))
-    )
+    view = CropView.of(spec(network=NetworkConfig(output="boundary")))
+    reader = CropReader(make_collection("dots", {"a": image}, {"a": label}), ("a",), view)
     names = ("flip", "rotate", "blur")
     plain, with_empty = (
         CropSampler(reader, replace(CONFIG, augment=augment)) for augment in (names, (*names, "empty"))
