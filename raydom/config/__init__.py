@@ -7,6 +7,7 @@ every result all describe these classes.
 
 from raydom.config.base import fingerprint, from_dict, require, to_dict
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
+from raydom.config.generators import GENERATORS, DomainSpec, GeneratorConfig, GeneratorSpec
 from raydom.config.images import Condition, ImageFilter
 from raydom.config.instances import InstanceConfig
 from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, NetworkConfig
@@ -29,6 +30,7 @@ from raydom.config.training import TrainConfig
 __all__ = [
     "DEFAULT_FEATURES",
     "FEATURES",
+    "GENERATORS",
     "MATCHING",
     "METHODS",
     "NETWORKS",
@@ -38,6 +40,9 @@ __all__ = [
     "BlockConfig",
     "ClusterConfig",
     "Condition",
+    "DomainSpec",
+    "GeneratorConfig",
+    "GeneratorSpec",
     "ImageFilter",
     "InstanceConfig",
     "MaskRCNNConfig",
