@@ -38,11 +38,11 @@ class UNet(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the constructors of torch draw weights that are overwritten below
             inputs = (config.in_channels, *self.channels[:-1])
             self.encoder = nn.ModuleList(
-                _double_convolution(a, b, config.norm) for a, b in zip(inputs, self.channels, strict=True)
+                double_convolution(a, b, config.norm) for a, b in zip(inputs, self.channels, strict=True)
             )
             pairs = list(zip(self.channels[:-1], self.channels[1:], strict=True))
             self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for shallow, deep in pairs)
-            self.decoder = nn.ModuleList(_double_convolution(2 * shallow, shallow, config.norm) for shallow, _ in pairs)
+            self.decoder = nn.ModuleList(double_convolution(2 * shallow, shallow, config.norm) for shallow, _ in pairs)
             self.head = nn.Conv2d(self.channels[0], config.num_outputs, 1)
         self.pool = nn.MaxPool2d(2)
         initialise(self, torch.Generator().manual_seed(seed))
@@ -64,9 +64,33 @@ class UNet(nn.Module):
         the result is cropped; other images go through as they are.
         """
         height, width = x.shape[-2:]
-        features = self.encode(pad_to_multiple(x, self.total_stride))
-        logits: Tensor = self.head(self.decode(features)[0])
+        logits, _ = self.with_levels(pad_to_multiple(x, self.total_stride))
         return logits[..., :height, :width]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels as they are computed: encoder0 (the finest), ..., bottleneck, ..., decoder0."""
+        encoder = [f"encoder{level}" for level in range(self.config.depth)]
+        return (*encoder, "bottleneck", *(f"decoder{level}" for level in reversed(range(self.config.depth))))
+
+    def level_shape(self, level: str) -> tuple[int, int]:
+        """Channels of a level's features, and log2 of their pixel in input pixels."""
+        number = (
+            self.config.depth if level == "bottleneck" else int(level.removeprefix("encoder").removeprefix("decoder"))
+        )
+        return self.channels[number], number
+
+    def with_levels(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n k h w"], dict[str, Tensor]]:
+        """Logits, and the features of every level by name.
+
+        Raises:
+            ConfigError: If a side is no multiple of the total stride.
+        """
+        encoded = self.encode(x)
+        decoded = self.decode(encoded)
+        levels = {f"encoder{level}": features for level, features in enumerate(encoded[:-1])}
+        levels |= {"bottleneck": encoded[-1]} | {f"decoder{level}": features for level, features in enumerate(decoded)}
+        return self.head(decoded[0]), levels
 
     def encode(self, x: Float[Tensor, "n c h w"]) -> list[Tensor]:
         """Features of each level, the finest (level 0) first and the bottleneck last.
@@ -86,11 +110,19 @@ class UNet(nn.Module):
 
     def decode(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Features of each decoder level, the finest (level 0, which the head reads) first; ``depth`` of them."""
+        return self._decoded(features, 0)[:0:-1]
+
+    def decode_below(self, features: Sequence[Tensor]) -> Tensor:
+        """What the finest decoder level gets from below."""
+        return self._decoded(features, 1)[-1]
+
+    def _decoded(self, features: Sequence[Tensor], finest: int) -> list[Tensor]:
+        """The bottleneck, and the decoder's levels up to ``finest``."""
         decoded = [features[-1]]
-        for level in reversed(range(self.config.depth)):
+        for level in reversed(range(finest, self.config.depth)):
             joined = torch.cat([features[level], self.up[level](decoded[-1])], dim=1)
             decoded.append(self.decoder[level](joined))
-        return decoded[:0:-1]
+        return decoded
 
 
 def pad_to_multiple(x: Float[Tensor, "n c h w"], multiple: int) -> Float[Tensor, "n c h_padded w_padded"]:
@@ -140,7 +172,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             module.reset_parameters()
 
 
-def _double_convolution(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+def double_convolution(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    """Two convolutions of 3 px with ReLUs, the U-Net's building block."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers.append(nn.Conv2d(channels, out_channels, 3, padding=1, bias=norm == "none"))
