@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raydom.algorithms.adaptation import Adaptation, class_probabilities, finest, labelled
+from raydom.algorithms.adaptation import Adaptation, class_probabilities, finest, halves, labelled
 from raydom.algorithms.phases import DomainBatch, Phase
 from raydom.algorithms.supervised import LabelLosses
 
@@ -62,10 +62,8 @@ class MeanTeacher(Adaptation):
         with torch.no_grad():
             believed, truth = class_probabilities(finest(teacher(batch.target.images))).max(dim=1)
         seen = torch.cat([labelled(batch).images, self.disturbed(batch.target.images)])
-        outputs = self.modules["network"](seen)
-        count = len(labelled(batch).images)
-        told = tuple(one[:count] for one in outputs) if isinstance(outputs, tuple) else outputs[:count]
-        probabilities = class_probabilities(finest(outputs)[count:])
+        told, of_target = halves(self.modules["network"](seen), len(labelled(batch).images))
+        probabilities = class_probabilities(finest(of_target))
         cost = -probabilities.gather(1, truth[:, None])[:, 0].clamp(min=1e-7).log()
         valid = batch.target.valid
         taught = torch.where(valid & (believed >= self.confidence), cost, 0.0).sum() / valid.sum().clamp(min=1)
@@ -82,8 +80,8 @@ class MeanTeacher(Adaptation):
         network, teacher = self.modules["network"], self.modules["teacher"]
         for mean, parameter in zip(teacher.parameters(), network.parameters(), strict=True):
             mean.lerp_(parameter.detach(), 1 - decay)
-        for mean, buffer in zip(teacher.buffers(), network.buffers(), strict=True):
-            mean.copy_(buffer)
+        for own, buffer in zip(teacher.buffers(), network.buffers(), strict=True):
+            own.copy_(buffer)
         self.updates += 1
 
     def state(self) -> dict[str, Any]:

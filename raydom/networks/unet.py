@@ -75,9 +75,7 @@ class UNet(nn.Module):
 
     def level_shape(self, level: str) -> tuple[int, int]:
         """Channels of a level's features, and log2 of their pixel in input pixels."""
-        number = (
-            self.config.depth if level == "bottleneck" else int(level.removeprefix("encoder").removeprefix("decoder"))
-        )
+        number = self.config.depth if level == "bottleneck" else int(level[len("encoder") :])
         return self.channels[number], number
 
     def with_levels(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n k h w"], dict[str, Tensor]]:
