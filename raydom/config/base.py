@@ -62,9 +62,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """JSON lists become tuples and JSON objects become configurations, as the type hint says."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, Mapping):
-        for option in options:
-            if dataclasses.is_dataclass(option):
-                return from_dict(typing.cast("type[Any]", option), value, where)
+        classes = [typing.cast("type[Any]", option) for option in options if dataclasses.is_dataclass(option)]
+        if classes:  # of several the one that has these fields
+            fitting = (one for one in classes if {*value} <= {field.name for field in dataclasses.fields(one)})
+            return from_dict(next(fitting, classes[0]), value, where)
     if isinstance(value, list | tuple):
         for option in options:
             if typing.get_origin(option) is tuple:

@@ -50,7 +50,7 @@ class GeneratorSpec:
     ``config.json`` of its run."""
 
     kind: str
-    """The algorithm: cyclegan."""
+    """The algorithm, which is the style method too that uses the run: cyclegan."""
     generator: GeneratorConfig
     channels: tuple[str, ...]
     """Names of the channels of all images."""

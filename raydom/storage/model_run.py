@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from raydom.config import ModelSpec, from_dict, to_dict
+from raydom.config import GeneratorSpec, ModelSpec, from_dict, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 
@@ -30,14 +30,16 @@ PLAN, WEIGHTS, CONFIG, METRICS, MARKER = (
     "plan.json", "weights.safetensors", "config.json", "metrics.parquet", "complete.json"
 )  # fmt: skip
 CHECKPOINTS = "checkpoints"
+Spec = ModelSpec | GeneratorSpec
+S = TypeVar("S", ModelSpec, GeneratorSpec, Spec)
 
 
 @dataclass(frozen=True)
-class ModelRun:
-    """A finished training."""
+class ModelRun(Generic[S]):
+    """A finished training: of a segmentation model, or of generators between domains."""
 
     uri: str
-    spec: ModelSpec
+    spec: S
     training: Mapping[str, Any]
     """What was trained: the configuration, the images, the best step and its score."""
     versions: Mapping[str, str]
@@ -66,7 +68,7 @@ class ModelRun:
         return pq.read_table(io.BytesIO(_read(self.uri, METRICS)))
 
 
-def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun | None:
+def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun[Spec] | None:
     """Claim a folder for a training.
 
     Args:
@@ -92,16 +94,16 @@ def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun | None:
             f"{uri} holds another training. It differs in: {'; '.join(changes)}. "
             "Give those settings again to continue it, or choose another --out."
         )
-    return open_model_run(uri) if files.exists(files.join(uri, MARKER)) else None
+    return _opened(uri) if files.exists(files.join(uri, MARKER)) else None
 
 
 def write_model_run(
     uri: str,
-    spec: ModelSpec,
+    spec: S,
     weights: Mapping[str, np.ndarray],
     training: Mapping[str, Any],
     rows: Sequence[Mapping[str, float | int]] = (),
-) -> ModelRun:
+) -> ModelRun[S]:
     """Write a finished training; its marker comes last.
 
     Args:
@@ -117,15 +119,43 @@ def write_model_run(
     files.write_json(files.join(uri, CONFIG), {"spec": to_dict(spec), "training": training, "versions": versions})
     files.write_bytes_atomic(files.join(uri, METRICS), _parquet(rows))
     files.write_json(files.join(uri, MARKER), {"content_hash": _content_hash(content, to_dict(spec))})
-    return open_model_run(uri)
+    return _opened(uri)
 
 
-def open_model_run(uri: str) -> ModelRun:
-    """Open a finished training.
+def open_model_run(uri: str) -> ModelRun[ModelSpec]:
+    """Open a finished training of a segmentation model.
 
     Raises:
+        ConfigError: If the training is of generators.
         DataError: If there is none, it is not finished, or its files are damaged.
     """
+    run = _opened(uri)
+    if isinstance(run.spec, ModelSpec):
+        return run
+    raise ConfigError(
+        f"{run.uri} is a run of generators ({run.spec.kind}), which make images look like those of another domain. A "
+        f"segmentation model is needed here: give a run of `raydom train supervised`, and this one with --method "
+        f"{run.spec.kind} --generator {uri}."
+    )
+
+
+def open_generator_run(uri: str) -> ModelRun[GeneratorSpec]:
+    """Open a finished training of generators between domains.
+
+    Raises:
+        ConfigError: If the training is of a segmentation model.
+        DataError: If there is none, it is not finished, or its files are damaged.
+    """
+    run = _opened(uri)
+    if isinstance(run.spec, GeneratorSpec):
+        return run
+    raise ConfigError(
+        f"{run.uri} is a run of a segmentation model ({run.spec.network.name}). --generator needs a run that makes "
+        f"images look like those of another domain, such as one of `raydom train cyclegan`; this one is for --model."
+    )
+
+
+def _opened(uri: str) -> ModelRun[Any]:
     uri = files.absolute(uri)
     marker = files.join(uri, MARKER)
     if not files.exists(marker):
@@ -137,7 +167,7 @@ def open_model_run(uri: str) -> ModelRun:
         raise DataError(f"{uri}: there is no model run. Make one with `raydom train supervised --out {uri}`.")
     try:
         config = files.read_json(files.join(uri, CONFIG))
-        spec = from_dict(ModelSpec, config["spec"])
+        spec = from_dict(GeneratorSpec if "kind" in config["spec"] else ModelSpec, config["spec"])
         content_hash = files.read_json(marker)["content_hash"]
         return ModelRun(uri, spec, config["training"], config["versions"], content_hash, config["spec"])
     except (FileNotFoundError, KeyError, TypeError, ConfigError) as error:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from raydom.config import ModelSpec, TrainConfig, TrainRunConfig
+from raydom.config import GeneratorSpec, ModelSpec, TrainConfig, TrainRunConfig
 from raydom.errors import ConfigError
 from raydom.storage import files
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
@@ -25,7 +25,7 @@ class TrainingPlan(Protocol):
     @property
     def out(self) -> str: ...
     @property
-    def spec(self) -> ModelSpec: ...
+    def spec(self) -> ModelSpec | GeneratorSpec: ...
     @property
     def train(self) -> TrainConfig: ...
     @property

@@ -5,14 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydom.config import ModelSpec, NetworkConfig
+from raydom.config import DomainSpec, GeneratorConfig, GeneratorSpec, ModelSpec, NetworkConfig
 from raydom.errors import ConfigError, DataError
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
-from raydom.storage.model_run import begin_model_run, open_model_run, write_model_run
+from raydom.storage.model_run import begin_model_run, open_generator_run, open_model_run, write_model_run
+from raydom.types import ImageStatistics
 
 SPEC = ModelSpec(
     network=NetworkConfig(depth=2), channels=("red", "green"), low=0.1, high=0.9, pixel_size_um=0.25,
     total_stride=4, receptive_field_px=23,
+)  # fmt: skip
+STATISTICS = ImageStatistics((0.0,), (9.0,), (4.5,), (2.0,), ((0.0, 4.0, 9.0),))
+GENERATORS = GeneratorSpec(
+    kind="cyclegan", generator=GeneratorConfig(channels=1), channels=("red",), pixel_size_um=None, total_stride=4,
+    reach_px=90,
+    domains=tuple(DomainSpec(name=n, low=0.0, high=0.5, dtype="uint16", statistics=STATISTICS) for n in ("a", "b")),
 )  # fmt: skip
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "a.count": np.array(7)}
 ROWS = [{"step": 1, "fit.loss": 0.5}, {"step": 2, "fit.loss": 0.25, "score": 0.8}]
@@ -90,3 +97,13 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
         save_checkpoint(folder, step, b"%d" % step)
     assert latest_checkpoint(folder) == b"10"
     assert len(list(Path(folder).iterdir())) == 2
+
+
+def test_a_run_of_generators_is_read_back_and_neither_kind_is_taken_for_the_other(tmp_path):
+    written = write_model_run(str(tmp_path / "g"), GENERATORS, WEIGHTS, {})
+    assert open_generator_run(str(tmp_path / "g")) == written and written.spec == GENERATORS
+    write_model_run(str(tmp_path / "m"), SPEC, WEIGHTS, {})
+    with pytest.raises(ConfigError, match=r"g is a run of generators \(cyclegan\).*--generator"):
+        open_model_run(str(tmp_path / "g"))
+    with pytest.raises(ConfigError, match=r"m is a run of a segmentation model \(unet\).*this one is for --model"):
+        open_generator_run(str(tmp_path / "m"))
