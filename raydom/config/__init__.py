@@ -6,6 +6,7 @@ every result all describe these classes.
 """
 
 from raydom.config.base import fingerprint, from_dict, require, to_dict
+from raydom.config.drit import DisentangledConfig, DritConfig
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
 from raydom.config.generators import GENERATORS, DomainSpec, GeneratorConfig, GeneratorSpec
 from raydom.config.images import Condition, ImageFilter
@@ -40,7 +41,9 @@ __all__ = [
     "BlockConfig",
     "ClusterConfig",
     "Condition",
+    "DisentangledConfig",
     "DomainSpec",
+    "DritConfig",
     "GeneratorConfig",
     "GeneratorSpec",
     "ImageFilter",

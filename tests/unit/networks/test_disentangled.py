@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from raydom.config import DisentangledConfig
+from raydom.errors import ConfigError
+from raydom.networks.disentangled import AttributeEncoder, Branches, Translator, build_generators
+from raydom.networks.disentangled_discriminators import ContentDiscriminator, build_discriminators
+
+FORMS = [
+    DisentangledConfig(in_channels=2, num_domains=3, base_channels=4, attribute_size=5),
+    DisentangledConfig(in_channels=3, num_domains=2, base_channels=4, separate=True),
+]
+
+
+@pytest.mark.parametrize("config", FORMS, ids=["shared", "separate"])
+def test_an_image_of_any_size_is_translated_to_its_own_size(config: DisentangledConfig) -> None:
+    translator = Translator(config).eval()
+    domains = torch.tensor([1, 0])
+    images = torch.rand(2, config.in_channels, 37, 50)
+    attributes = translator.encode_attributes(images, domains)
+    made = translator(images, 1 - domains, domains, attributes)
+    assert attributes.shape == (2, config.attribute_size)
+    assert made.shape == images.shape
+    assert 0 <= made.min() <= made.max() <= 1
+
+
+@pytest.mark.parametrize("config", FORMS, ids=["shared", "separate"])
+def test_content_is_a_quarter_as_large_and_noisy_only_in_training(config: DisentangledConfig) -> None:
+    encoder = build_generators(config)["content_encoder"]
+    images, domains = torch.rand(1, config.in_channels, 24, 32), torch.tensor([1])
+    assert encoder(images, domains).shape == (1, 16, 6, 8)
+    assert not torch.equal(encoder(images, domains), encoder(images, domains))
+    assert torch.equal(encoder.eval()(images, domains), encoder(images, domains))
+
+
+def test_the_paper_has_content_of_256_channels_and_the_authors_widths() -> None:
+    generator = build_generators(DisentangledConfig(in_channels=3, num_domains=2, separate=True))["generator"]
+    widths = [m.out_channels for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert widths == [136, 72, 3] * 2
+
+
+def test_networks_of_their_own_get_the_items_of_their_domain_in_order() -> None:
+    branches = Branches(lambda more: nn.Conv2d(1, 1, 1), FORMS[1])
+    for domain, network in enumerate(branches.networks):
+        nn.init.zeros_(network.weight)
+        nn.init.constant_(network.bias, 10 + domain)
+    domains = torch.tensor([1, 0, 0, 1, 1])
+    assert branches(torch.zeros(5, 1, 2, 2), domains)[0][:, 0, 0, 0].tolist() == [11, 10, 10, 11, 11]
+    assert branches(torch.zeros(2, 1, 2, 2), domains[:1].repeat(2))[0].shape == (2, 1, 2, 2)
+
+
+def test_moments_of_attributes_are_those_of_all_draws_in_each_domain() -> None:
+    encoder = AttributeEncoder(FORMS[0])
+    mean = torch.tensor([[1.0] * 5, [3.0] * 5, [7.0] * 5])
+    variance = torch.tensor([[0.5] * 5, [1.5] * 5, [2.0] * 5])
+    encoder.observe(mean, variance.log(), torch.tensor([0, 0, 2]))
+    means, deviations = encoder.moments()
+    torch.testing.assert_close(means[:, 0], torch.tensor([2.0, 0.0, 7.0]))
+    torch.testing.assert_close(deviations[:, 0].square(), torch.tensor([2.0, 1.0, 2.0]))  # 1 within, 1 between
+
+
+def test_initial_weights_are_seeded_and_leave_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, same, other = (build_generators(FORMS[0], seed)["generator"].state_dict() for seed in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("crop_px", [64, 100, 128, 216, 256])
+@pytest.mark.parametrize("config", FORMS, ids=["shared", "separate"])
+def test_discriminators_take_crops_of_many_sizes(config: DisentangledConfig, crop_px: int) -> None:
+    networks = build_discriminators(config, crop_px)
+    domains = torch.tensor([0, 1])
+    maps, classes = networks["random_discriminator"](torch.rand(2, config.in_channels, crop_px, crop_px), domains)
+    assert len(maps) == (3 if config.separate else 1)
+    assert classes is None if config.separate else classes.shape == (2, 3)
+    content = torch.rand(2, 16, crop_px // 4, crop_px // 4)
+    assert networks["content_discriminator"](content).shape == (2, 1 if config.separate else 3)
+
+
+def test_the_content_discriminator_is_the_authors_at_216_px() -> None:
+    network = ContentDiscriminator(FORMS[0], 216)
+    kernels = [m.kernel_size[0] for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert kernels == [7, 7, 7, 4, 1]
+    assert network.layers(torch.rand(1, 16, 54, 54)).shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(("crop_px", "choice"), [(60, 64), (102, 100)])
+def test_crops_that_do_not_fit_are_refused(crop_px: int, choice: int) -> None:
+    with pytest.raises(ConfigError, match=rf"got {crop_px}. Choose {choice}"):
+        build_discriminators(FORMS[0], crop_px)
