@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from raydom.algorithms.cyclegan import as_generators_see
 from raydom.algorithms.phases import Algorithm, DomainBatch, Phase
 from raydom.config import DisentangledConfig, DritConfig
 from raydom.networks.disentangled import AttributeEncoder, Translator, build_generators
@@ -171,7 +172,7 @@ def paired(batch: DomainBatch) -> tuple[Float[Tensor, "n2 c h w"], Int64[Tensor,
     num_domains, num_pairs = len(batch.domains), len(batch.domains[0].images)
     drawn_domains = torch.stack([torch.randperm(num_domains)[:2] for _ in range(num_pairs)], dim=1).flatten()
     images = [batch.domains[domain].images[number % num_pairs] for number, domain in enumerate(drawn_domains.tolist())]
-    return 2 * torch.stack(images) - 1, drawn_domains.to(images[0].device)
+    return as_generators_see(torch.stack(images)), drawn_domains.to(images[0].device)
 
 
 def swapped(values: Float[Tensor, "n2 ..."]) -> Float[Tensor, "n2 ..."]:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from raydom.config import DisentangledConfig
+from raydom.networks.normalisation import InstanceNorm, LayerNorm
 from raydom.networks.unet import pad_to_multiple
 
 STRIDE = 4
@@ -189,7 +190,13 @@ class _Decoder(nn.Module):
 
 
 class Translator(nn.Module):
-    """What a finished training leaves: images of one domain as if they were of another. Intensities are 0 to 1."""
+    """What a finished training leaves: images in [-1, 1] of one domain as if they were of another.
+
+    A training of DRIT learns its parts one by one.
+    """
+
+    total_stride = STRIDE
+    """Input sides that are multiples of this are not padded, px."""
 
     def __init__(self, config: DisentangledConfig, modules: Mapping[str, nn.Module] | None = None) -> None:
         """Of trained modules, or of fresh ones."""
@@ -199,6 +206,20 @@ class Translator(nn.Module):
         self.content_encoder = modules["content_encoder"]
         self.attribute_encoder = cast("AttributeEncoder", modules["attribute_encoder"])
         self.generator = modules["generator"]
+
+    @property
+    def reach_px(self) -> int:
+        """How far, to each side, an output pixel looks but for the normalisation, px."""
+        reach = 0
+        for position in range(STRIDE):
+            first = last = position
+            for _ in range(2):  # a fine pixel comes of the one or two coarse ones nearest to it
+                first, last = first // 2, -(-last // 2)
+            first, last = first - 16, last + 16  # eight residual blocks of two convolutions
+            for _ in range(2):
+                first, last = 2 * first - 1, 2 * last + 1
+            reach = max(reach, position - (first - 3), last + 3 - position)
+        return reach
 
     def forward(
         self,
@@ -210,20 +231,20 @@ class Translator(nn.Module):
         """The images with their content, in the look of other domains; of any size.
 
         Args:
-            images: Normalised, 0 to 1.
+            images: Between -1 and 1.
             sources: Domains that the images are of; they matter where domains have separate networks.
             domains: Domains that the results are of.
             attributes: How they look there, see ``sample`` and ``encode_attributes``.
         """
         height, width = images.shape[-2:]
-        content = self.content_encoder(2 * pad_to_multiple(images, STRIDE) - 1, sources)
-        made: Tensor = self.generator(content, attributes, domains)
-        return (made[..., :height, :width] + 1) / 2
+        # Reflection needs two pixels of the coarsest grid.
+        padded = pad_to_multiple(images, STRIDE if min(height, width) > STRIDE else 2 * STRIDE)
+        made: Tensor = self.generator(self.content_encoder(padded, sources), attributes, domains)
+        return made[..., :height, :width]
 
     def encode_attributes(self, images: Float[Tensor, "n c h w"], domains: Int64[Tensor, " n"]) -> Float[Tensor, "n z"]:
-        """The attributes of images of the domains."""
-        mean: Tensor = self.attribute_encoder(2 * images - 1, domains)[0]
-        return mean
+        """The attributes of images of the domains, between -1 and 1."""
+        return self.attribute_encoder(images, domains)[0]
 
     def sample(self, normal: Float[Tensor, "n z"], domains: Int64[Tensor, " n"]) -> Float[Tensor, "n z"]:
         """Attributes as images of the domains have them, from draws of a standard normal."""
@@ -276,8 +297,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width), nn.ReLU(),
-            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width),
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), InstanceNorm(), nn.ReLU(),
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), InstanceNorm(),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -303,16 +324,15 @@ class _PooledBlock(nn.Module):
 
 def _strided(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 3, stride=2), nn.InstanceNorm2d(out_channels),
+        nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 3, stride=2), InstanceNorm(),
         nn.ReLU(),
     )  # fmt: skip
 
 
 def _upsampling(in_channels: int, out_channels: int) -> nn.Sequential:
-    # One group: the layer normalisation of MUNIT, over all channels and pixels, with a gain and offset a channel.
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1),
-        nn.GroupNorm(1, out_channels),
+        LayerNorm(out_channels),
         nn.ReLU(),
     )
 

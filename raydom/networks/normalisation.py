@@ -1,6 +1,6 @@
-"""Instance normalisation whose statistics can be recorded on one image and used on parts of it.
+"""Instance and layer normalisation whose statistics can be recorded on one image and used on parts of it.
 
-A network with instance normalisation gives every tile of an image its own contrast. When the statistics of each layer
+A network with such a normalisation gives every tile of an image its own contrast. When the statistics of each layer
 are recorded on the whole image (or on what stands for it) and used in each of its parts, the parts come out as they
 would within the whole.
 
@@ -21,34 +21,57 @@ from torch import Tensor, nn
 EPSILON = 1e-5
 
 
-class InstanceNorm(nn.Module):
-    """Each channel of each image to mean 0 and deviation 1, without parameters."""
+class _ImageNorm(nn.Module):
+    """Groups of channels of each image to mean 0 and deviation 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, over_channels: bool) -> None:
         super().__init__()
         self.recording = False
         self.known: Tensor | None = None
-        """(2, c): mean and variance of each channel, used instead of those of the images."""
+        """(2, c) or (2, 1): mean and variance of each channel, or of all, used instead of those of the images."""
+        self._over_channels = over_channels
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def normalised(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         if self.recording:
             values = x.to(torch.promote_types(x.dtype, torch.float32))
-            variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
-            self.known = torch.stack([mean, variance])
+            axes = (0, 1, 2, 3) if self._over_channels else (0, 2, 3)
+            variance, mean = torch.var_mean(values, dim=axes, correction=0)
+            self.known = torch.stack([mean.reshape(-1), variance.reshape(-1)])
         if self.known is None:
-            return F.instance_norm(x, eps=EPSILON)
+            return F.group_norm(x, 1, eps=EPSILON) if self._over_channels else F.instance_norm(x, eps=EPSILON)
         mean, variance = self.known.to(x)[:, None, :, None, None]
         return (x - mean) * torch.rsqrt(variance + EPSILON)
 
 
+class InstanceNorm(_ImageNorm):
+    """Each channel of each image to mean 0 and deviation 1, without parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(over_channels=False)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return self.normalised(x)
+
+
+class LayerNorm(_ImageNorm):
+    """Each image to mean 0 and deviation 1 over all its channels, which then have a gain and an offset each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(over_channels=True)
+        self.gain, self.offset = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return self.normalised(x) * self.gain[:, None, None] + self.offset[:, None, None]
+
+
 @torch.no_grad()
-def recorded_statistics(network: nn.Module, images: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
-    """Mean and variance (2, c) of each instance normalisation of a network, by name, over all the images as one."""
+def recorded_statistics(network: nn.Module, images: Float[Tensor, "n c h w"], *beside: Tensor) -> dict[str, Tensor]:
+    """Mean and variance, (2, c) or (2, 1), of each normalisation of a network, by name, over all the images as one."""
     norms = _norms(network)
     try:
         for norm in norms.values():
             norm.recording = True
-        network(images)
+        network(images, *beside)
         return {name: norm.known for name, norm in norms.items() if norm.known is not None}
     finally:
         for norm in norms.values():
@@ -61,12 +84,12 @@ def normalised_by(network: nn.Module, statistics: Mapping[str, Tensor]) -> Itera
     norms = _norms(network)
     try:
         for name, norm in norms.items():
-            norm.known = statistics[name]
+            norm.known = statistics.get(name)  # None for what had no part in the image
         yield
     finally:
         for norm in norms.values():
             norm.known = None
 
 
-def _norms(network: nn.Module) -> dict[str, InstanceNorm]:
-    return {name: module for name, module in network.named_modules() if isinstance(module, InstanceNorm)}
+def _norms(network: nn.Module) -> dict[str, _ImageNorm]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, _ImageNorm)}

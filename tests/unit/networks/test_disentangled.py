@@ -6,6 +6,7 @@ from raydom.config import DisentangledConfig
 from raydom.errors import ConfigError
 from raydom.networks.disentangled import AttributeEncoder, Branches, Translator, build_generators
 from raydom.networks.disentangled_discriminators import ContentDiscriminator, build_discriminators
+from raydom.networks.normalisation import normalised_by, recorded_statistics
 
 FORMS = [
     DisentangledConfig(in_channels=2, num_domains=3, base_channels=4, attribute_size=5),
@@ -17,12 +18,32 @@ FORMS = [
 def test_an_image_of_any_size_is_translated_to_its_own_size(config: DisentangledConfig) -> None:
     translator = Translator(config).eval()
     domains = torch.tensor([1, 0])
-    images = torch.rand(2, config.in_channels, 37, 50)
+    images = 2 * torch.rand(2, config.in_channels, 37, 50) - 1
     attributes = translator.encode_attributes(images, domains)
     made = translator(images, 1 - domains, domains, attributes)
     assert attributes.shape == (2, config.attribute_size)
     assert made.shape == images.shape
-    assert 0 <= made.min() <= made.max() <= 1
+    assert -1 <= made.min() < 0 < made.max() <= 1
+    assert translator(images[..., :2, :3], domains, domains, attributes).shape[-2:] == (2, 3)
+
+
+@pytest.mark.parametrize("config", FORMS, ids=["shared", "separate"])
+def test_parts_with_the_statistics_and_the_reach_of_the_whole_come_out_as_within_it(config: DisentangledConfig) -> None:
+    translator = Translator(config).eval()
+    reach, side = translator.reach_px, 240
+    images, zero = 2 * torch.rand(1, config.in_channels, side, side) - 1, torch.tensor([0])
+    attributes = torch.randn(1, config.attribute_size)
+
+    def translate(x: torch.Tensor) -> torch.Tensor:
+        return translator(x, zero, zero + 1, attributes)
+
+    statistics = recorded_statistics(translator, images, zero, zero + 1, attributes)
+    whole = translate(images)
+    first = side - 4 - -(-reach // 4) * 4  # a multiple of the stride, less than the reach before the part
+    with normalised_by(translator, statistics):
+        part = translate(images[..., first:, first:])
+    torch.testing.assert_close(part[..., -4:, -4:], whole[..., -4:, -4:], atol=1e-5, rtol=0)
+    assert not torch.allclose(translate(images[..., first:, first:])[..., -4:, -4:], part[..., -4:, -4:], atol=1e-4)
 
 
 @pytest.mark.parametrize("config", FORMS, ids=["shared", "separate"])
