@@ -37,6 +37,9 @@ COMMANDS: dict[str, Command] = {
     "ingest": Command(commands.IngestConfig, "raydom.cluster.commands:ingest", "read image files into a collection"),
     "info": Command(commands.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
     "pack": Command(commands.PackConfig, "raydom.cluster.commands:pack", "pack a collection into few Parquet files"),
+    "synthesize": Command(
+        commands.SynthesizeConfig, "raydom.cluster.commands:synthesize", "draw cells with their masks, in any number"
+    ),
     "train supervised": Command(
         commands.SupervisedConfig, "raydom.cluster.commands:train_supervised", "train a segmentation model"
     ),
@@ -54,7 +57,7 @@ COMMANDS: dict[str, Command] = {
 
 INLINE = (
     "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
-    "ImageFilter", "PredictionConfig",
+    "ImageFilter", "PredictionConfig", "CellConfig",
 )  # fmt: skip
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from raydom.config import (
     METHODS,
     BlockConfig,
+    CellConfig,
     ClusterConfig,
     ImageFilter,
     InstanceConfig,
@@ -175,6 +176,33 @@ class PackConfig:
 
     def __post_init__(self) -> None:
         require(self.crop_px is None or self.crop_px >= 1, f"crop must be >= 1 px; got {self.crop_px}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesizeConfig:
+    """Draw images of procedural cells with their instances, in any number; writes a collection. The same command
+    completes an interrupted one, and with more images extends it. Up to 500 images are drawn in this process, more on
+    Ray; with --address, RAY_ADDRESS or --workers, any number is."""
+
+    out: str
+    """Collection to make or to complete."""
+    images: int
+    """Number of images."""
+    cells: CellConfig = field(default_factory=CellConfig)
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size that the images are said to have, um."""
+    domain: str | None = None
+    """Domain of these images."""
+    split: str | None = None
+    """Split of these images, such as train, val or test."""
+    run: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        require(self.images >= 1, f"images must be >= 1; got {self.images}.")
+        require(
+            self.pixel_size_um is None or self.pixel_size_um > 0,
+            f"pixel_size_um must be > 0; got {self.pixel_size_um}.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FAILURES_SHOWN = 20
 RATES_SHOWN = 25
+IMAGES_DRAWN_HERE = 500
+"""Up to so many synthetic images are drawn in this process: Ray takes longer to start."""
 FILES_READ_HERE = 32
 """Up to so many files are ingested in this process: Ray takes longer to start."""
 
@@ -89,6 +91,28 @@ def pack(config: commands.PackConfig) -> int:
     Console(highlight=False).print(
         f"{config.out}: {f'{report.num_rows} crops of ' if config.crop_px else ''}{report.num_images} images in "
         f"{report.num_shards} shards, {report.num_bytes / 2**20:.1f} MiB.",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def synthesize(config: commands.SynthesizeConfig) -> int:
+    """Draw images of procedural cells."""
+    from raydom.inference.progress import ProgressReport
+    from raydom.ingestion.synthesize import synthesize as run
+
+    asked = config.run.address or os.environ.get("RAY_ADDRESS") or config.run.workers
+    here = config.run.serial or (config.images <= IMAGES_DRAWN_HERE and not asked)
+    with ProgressReport("synthesize", 0, "images", config.run.quiet) as progress:
+        if here:
+            report = run(config, progress=progress.at)
+        else:
+            from raydom.cluster.synthesize import on_ray
+
+            report = run(config, map=on_ray(config.run), progress=progress.at)
+    Console(highlight=False).print(
+        f"{config.out}: {report.num_drawn} images drawn, {report.num_there} already there.",
         markup=False,
         soft_wrap=True,
     )

@@ -26,9 +26,11 @@ from raydom.config.styles import (
     StyleConfig,
     StyleOptions,
 )
+from raydom.config.synthesis import CELL_TYPES, CellConfig
 from raydom.config.training import TrainConfig
 
 __all__ = [
+    "CELL_TYPES",
     "DEFAULT_FEATURES",
     "FEATURES",
     "GENERATORS",
@@ -39,6 +41,7 @@ __all__ = [
     "OUTPUTS",
     "AnalogyConfig",
     "BlockConfig",
+    "CellConfig",
     "ClusterConfig",
     "Condition",
     "DisentangledConfig",

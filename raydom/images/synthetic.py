@@ -14,6 +14,9 @@ from scipy.ndimage import gaussian_filter
 
 from raydom.errors import ConfigError
 
+MOST_CELLS = np.iinfo(np.uint16).max
+"""So many cells can be numbered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -81,6 +84,8 @@ def make_cells(
     density: float = 0.25,
     radius_px: tuple[float, float] = (7.0, 14.0),
     elongation: tuple[float, float] = (1.0, 1.8),
+    irregularity: float = 0.12,
+    texture: float = 0.25,
 ) -> tuple[Scene, UInt16[np.ndarray, "y x"]]:
     """Scatter cells of varied size, shape and texture.
 
@@ -92,19 +97,24 @@ def make_cells(
         density: Aimed share of the area that cells cover. Above about 0.5 there is no room and fewer are placed.
         radius_px: Smallest and largest mean radius of a cell, px.
         elongation: Smallest and largest ratio of a cell's axes.
+        irregularity: How far outlines wave around an ellipse: about the standard deviation, as a share of the radius.
+        texture: How uneven cell bodies are: standard deviation of the amount of matter, as a share of it.
 
     Returns:
         The scene, and the instances: 0 is background, then 1 to the number of cells without a gap. A pixel belongs
         to a cell where the body is at least half full.
 
     Raises:
-        ConfigError: If the shape, density, radius or elongation cannot be used.
+        ConfigError: If the shape, density, radius, elongation, irregularity or texture cannot be used, and for more
+            cells than 16 bits can number.
     """
     for ok, problem in (
         (min(shape) >= 1, f"shape must be at least 1 x 1 px; got {shape}"),
         (0 <= density < 1, f"density must be from 0 to below 1; got {density}"),
         (0 < radius_px[0] <= radius_px[1], f"radius_px must be two rising numbers > 0; got {radius_px}"),
         (1 <= elongation[0] <= elongation[1], f"elongation must be two rising numbers >= 1; got {elongation}"),
+        (0 <= irregularity <= 0.4, f"irregularity must be from 0 to 0.4; got {irregularity}"),
+        (texture >= 0, f"texture must be >= 0; got {texture}"),
     ):
         if not ok:
             raise ConfigError(f"{problem}.")
@@ -119,18 +129,22 @@ def make_cells(
             break
         center = generator.uniform((0, 0), shape)
         radius = generator.uniform(*radius_px)
-        window, inside, core = _draw_cell(shape, center, radius, generator.uniform(*elongation), generator)
+        window, inside, core = _draw_cell(
+            shape, center, radius, generator.uniform(*elongation), irregularity, generator
+        )
         mask = inside >= 0.5
         taken = labels[window] > 0
         if not mask.any() or np.count_nonzero(mask & taken) > 0:
             continue
         num_cells += 1
+        if num_cells > MOST_CELLS:
+            raise ConfigError(f"more than {MOST_CELLS} cells in {shape} px; draw smaller images, or larger cells.")
         labels[window][mask] = num_cells
         stain = generator.uniform(0.75, 1.1)
         np.maximum(body[window], inside * stain, out=body[window])
         np.maximum(nucleus[window], core * generator.uniform(0.7, 1.1), out=nucleus[window])
         covered_px += int(np.count_nonzero(mask))
-    body *= 1 + 0.25 * _smooth_noise(shape, 1.5, generator)
+    body *= 1 + texture * _smooth_noise(shape, 1.5, generator)
     nucleus *= 1 + 0.3 * _smooth_noise(shape, 1.0, generator)
     specks = (generator.random(shape) < 0.001).astype(np.float32) * 8
     film = 0.3 * np.clip(_smooth_noise(shape, 12.0, generator), 0, None)
@@ -158,10 +172,15 @@ def render(scene: Scene, microscope: Microscope, generator: np.random.Generator)
 
 
 def _draw_cell(
-    shape: tuple[int, int], center: np.ndarray, radius: float, elongation: float, generator: np.random.Generator
+    shape: tuple[int, int],
+    center: np.ndarray,
+    radius: float,
+    elongation: float,
+    irregularity: float,
+    generator: np.random.Generator,
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
     """One cell in the window of the image that holds it: how full its body and its nucleus are, each from 0 to 1."""
-    reach = radius * np.sqrt(elongation) * 1.4 + 3
+    reach = radius * np.sqrt(elongation) * (1 + max(0.4, 3 * irregularity)) + 3
     window = tuple(
         slice(max(0, int(c - reach)), min(size, int(c + reach) + 2)) for c, size in zip(center, shape, strict=True)
     )
@@ -174,8 +193,10 @@ def _draw_cell(
     distance, direction = np.hypot(along, across), np.arctan2(across, along)
     outline = np.ones_like(distance)
     for waves in (2, 3, 4):
-        outline += generator.normal(0, 0.12 / waves) * np.cos(waves * direction + generator.uniform(0, 2 * np.pi))
-    inside = _soft_step(radius * outline - distance, softness_px=0.8)
+        outline += generator.normal(0, irregularity / waves) * np.cos(
+            waves * direction + generator.uniform(0, 2 * np.pi)
+        )
+    inside = _soft_step(radius * outline.clip(0.3) - distance, softness_px=0.8)
     offset = generator.normal(0, 0.12 * radius, 2)
     from_core = np.hypot(along - offset[0], across - offset[1])
     return (window[0], window[1]), inside, _soft_step(0.45 * radius - from_core, softness_px=0.7)

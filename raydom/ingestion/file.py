@@ -24,11 +24,12 @@ from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import Levels
 from raydom.storage.pictures import PIECE_ROWS, LazyPixels, Picture, default_channels, square_pixel
-from raydom.storage.pyramids import bands, write_levels
+from raydom.storage.pyramids import bands
 from raydom.storage.readers import read_pictures, reader_version, split_part
 from raydom.storage.video import is_video_name
-from raydom.storage.zarr_images import create_image, create_labels, list_labels, read_multiscale
-from raydom.types import Extra, ImageRecord, ImageStatistics
+from raydom.storage.whole_images import write_image
+from raydom.storage.zarr_images import list_labels, read_multiscale
+from raydom.types import Extra, ImageRecord
 
 FORMAT = 1
 """Raised when the same files would be stored differently, so that they are ingested again. When it is those of one kind
@@ -136,7 +137,13 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
                 if record.image_id in records:
                     raise DataError(f"{task.source}: two of its images have the id {record.image_id}.")
                 written.append(files.join(task.config.out, record.uri))
-                _write(written[-1], record, picture, planes)
+                write_image(
+                    written[-1],
+                    record,
+                    picture.pixels,
+                    {name: plane.pixels for name, plane in planes.items()},
+                    {name: plane.properties for name, plane in planes.items()},
+                )
                 records[record.image_id] = record
         except BaseException:
             for uri in written:
@@ -328,40 +335,6 @@ def _check_unclaimed(task: IngestTask, record: ImageRecord, known: Mapping[str, 
             f"the collection has another image with the id {record.image_id}: {other.source_file}, not "
             f"{task.source}. Rename one, or ingest it into another collection."
         )
-
-
-def _write(uri: str, record: ImageRecord, picture: Picture, planes: dict[str, LabelPlane]) -> None:
-    levels = create_image(
-        uri,
-        name=record.image_id,
-        axes="cyx",
-        shape=record.shape,
-        dtype=record.dtype,
-        pixel_size_um=record.pixel_size_um,
-        channels=record.channels,
-        windows=_windows(record.statistics, picture.pixels.dtype),
-        overwrite=True,
-    )
-    write_levels(levels, picture.pixels)
-    for name, plane in planes.items():
-        labels = plane.pixels
-        levels = create_labels(
-            uri,
-            name,
-            shape=labels.shape,
-            dtype=labels.dtype,
-            pixel_size_um=record.pixel_size_um,
-            properties=plane.properties,
-        )
-        write_levels(levels, labels, method="nearest")
-
-
-def _windows(statistics: ImageStatistics, dtype: np.dtype) -> list[tuple[float, float]] | None:
-    """What viewers show as black and white: all of 8 bits; of other dtypes what all but 0.1 % of the pixels use."""
-    if dtype.itemsize == 1:
-        return None
-    channels = range(len(statistics.mean))
-    return [(statistics.percentile(channel, 0.1), statistics.percentile(channel, 99.9)) for channel in channels]
 
 
 # ---------------------------------------------------------------------------------------------- OME-Zarr made elsewhere

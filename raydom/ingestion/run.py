@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -51,6 +52,7 @@ class IngestReport:
     warnings: tuple[str, ...]
 
 
+T = TypeVar("T")
 Map = Callable[[Callable[[IngestTask], IngestOutcome], Sequence[IngestTask]], Iterable[IngestOutcome]]
 
 
@@ -75,14 +77,25 @@ def ingest(
     before = open_collection(out).records if manifest else ()
     tasks, told = make_plan(replace(config, out=out), before)
     _check_writable(out)
+    with collection_lease(out) as held:
+        if _manifest_bytes(out) != manifest:
+            raise ConfigError(f"{out}: another run has just changed this collection; give the command again.")
+        return _ingest(tasks, told, before, held, map if map is not None else on_threads(config.run), progress)
+
+
+@contextlib.contextmanager
+def collection_lease(out: str) -> Iterator[Lease]:
+    """Keeps others from changing a collection for the time of a ``with`` block; waits for what a dead driver left.
+
+    Raises:
+        ConfigError: While another run changes it, and when it cannot be written.
+    """
     with lease(files.join(out, LEASE)) as held:
         if held.predecessor_seen_at is not None:
             time.sleep(min(ZOMBIE_S, max(0.0, held.predecessor_seen_at + ZOMBIE_S - time.time())))
             for half in files.glob(files.join(out, f".{MANIFEST}.*.partial")):
                 files.remove(half)
-        if _manifest_bytes(out) != manifest:
-            raise ConfigError(f"{out}: another run has just changed this collection; give the command again.")
-        return _ingest(tasks, told, before, held, map if map is not None else on_threads(config.run), progress)
+        yield held
 
 
 def _ingest(
@@ -101,7 +114,7 @@ def _ingest(
     """Rows that were replaced, whose images are there still: the manifest on the disk may list them."""
     num_refused, last, pause_s = 0, time.monotonic(), MANIFEST_EVERY_S
     try:
-        with _ended(map(ingest_file, tasks)) as results:
+        with ended(map(ingest_file, tasks)) as results:
             for outcome in results:
                 outcomes.append(_admit(outcome, rows, kinds))
                 leaving += outcomes[-1].replaced
@@ -146,7 +159,7 @@ def on_threads(run: ClusterConfig) -> Map:
 
 
 @contextlib.contextmanager
-def _ended(results: Iterable[IngestOutcome]) -> Iterator[Iterable[IngestOutcome]]:
+def ended(results: Iterable[T]) -> Iterator[Iterable[T]]:
     """Ends the workers behind these results with the block, even when not all results were taken."""
     try:
         yield results

@@ -28,7 +28,9 @@ def test_a_configuration_survives_its_journey_as_json():
     assert from_dict(type(config), to_dict(config)) == config
 
 
-@pytest.mark.parametrize("page", ["ingest", "train supervised", "stylize", "segment", "evaluate", "compare", "pack"])
+@pytest.mark.parametrize(
+    "page", ["ingest", "train supervised", "stylize", "segment", "evaluate", "compare", "pack", "synthesize"]
+)
 def test_every_example_beside_the_jobs_is_a_configuration(page, pytestconfig):
     example = pytestconfig.rootpath / "jobs" / f"{page.split()[0]}.yaml"
     assert isinstance(parse(page, ["--config", str(example)]), COMMANDS[page].config)

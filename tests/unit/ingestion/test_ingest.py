@@ -23,9 +23,9 @@ from ome_zarr_models.v05.image import Image as OmeImage
 from ome_zarr_models.v05.image_label import ImageLabel as OmeLabel
 from PIL import Image
 
-import raydom.ingestion.file as file_module
 import raydom.ingestion.run as run_module
 import raydom.storage.lease as lease_module
+import raydom.storage.whole_images as whole_images
 from raydom.commands import IngestConfig
 from raydom.config import ClusterConfig
 from raydom.errors import ConfigError, DataError
@@ -207,14 +207,14 @@ def test_a_run_that_is_killed_keeps_what_was_finished_and_nothing_else(
 ) -> None:
     for name in "abc":
         save(tmp_path / f"images/{name}.png", 9, 7)
-    write = file_module.create_labels
+    write = whole_images.create_labels
     mask(tmp_path / "labels/b.png", 9, 7)
 
     def interrupted(*arguments: Any, **options: Any) -> None:
         write(*arguments, **options)
         raise KeyboardInterrupt  # after the pixels of b, before its labels
 
-    monkeypatch.setattr(file_module, "create_labels", interrupted)
+    monkeypatch.setattr(whole_images, "create_labels", interrupted)
     config = IngestConfig(
         source=(str(tmp_path / "images"),), out=str(tmp_path / "out"), labels=(str(tmp_path / "labels"),)
     )
