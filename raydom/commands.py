@@ -6,7 +6,7 @@ Their docstrings are the help texts. Importing this module is cheap, as that of 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raydom.config import (
     METHODS,
@@ -217,14 +217,10 @@ class DemoConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisedConfig:
-    """Training of a segmentation network on a labelled collection."""
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network is trained, and on which labels."""
 
-    collection: str
-    """Collection with labelled images. Its images of split test are not used; those of split val validate."""
-    out: str
-    """Folder of the model run."""
     network: str = "unet"
     """unet, u2net, u2netp, unetplusplus, deeplabv3, deeplabv3plus, hrnet_w18, hrnet_w30, hrnet_w48, maskrcnn, or
     package.module:function."""
@@ -252,14 +248,14 @@ class SupervisedConfig:
     balanced: so much that all classes weigh the same in the training images. Default: all pixels weigh the same."""
     mask: str | None = None
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
-    find_lr: bool = False
-    """Only try rising learning rates on the first batches, tell the losses and suggest one; nothing is written."""
     maskrcnn: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
-    images: ImageFilter = field(default_factory=ImageFilter)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
 
-    def __post_init__(self) -> None:
+    def check_network(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: For settings that do not fit each other.
+        """
         network = self.network_config(in_channels=1)  # which checks them
         if not self.class_weights:
             return
@@ -284,6 +280,236 @@ class SupervisedConfig:
             encoder=self.encoder,
             maskrcnn=self.maskrcnn,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig(NetworkOptions):
+    """Training of a segmentation network on a labelled collection."""
+
+    collection: str
+    """Collection with labelled images. Its images of split test are not used; those of split val validate."""
+    out: str
+    """Folder of the model run."""
+    find_lr: bool = False
+    """Only try rising learning rates on the first batches, tell the losses and suggest one; nothing is written."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
+
+    def __post_init__(self) -> None:
+        self.check_network()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetFilter(ImageFilter):
+    """Which images of the target are meant; without a condition, all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainsConfig:
+    """Where the images of a source and of a target are."""
+
+    source: str | None = None
+    """Collection of the source, domain 0."""
+    target: str | None = None
+    """Collection of the target, domain 1. Its images of split test are not used."""
+    collection: str | None = None
+    """One collection of both instead, told apart by its column domain."""
+    source_domain: str | None = None
+    """With --collection: the domain that is the source."""
+    target_domain: str | None = None
+    """With --collection: the domain that is the target."""
+    out: str
+    """Folder of the model run."""
+    images: ImageFilter = field(default_factory=ImageFilter)
+    target_images: TargetFilter = field(default_factory=TargetFilter)
+    run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
+
+    def check_domains(self) -> None:
+        """Refuse what tells no domains.
+
+        Raises:
+            ConfigError: For too much or too little.
+        """
+        if self.collection is not None:
+            require(
+                self.source is None and self.target is None,
+                "give --source and --target, or --collection with --source-domain and --target-domain; not both.",
+            )
+            return
+        require(
+            self.source is not None and self.target is not None,
+            "which domains? Give --source C1 --target C2, or --collection C with --source-domain and --target-domain.",
+        )
+        require(
+            self.source_domain is None and self.target_domain is None,
+            "--source-domain and --target-domain choose from one --collection; of two, choose by --domain and "
+            "--target-images.domain.",
+        )
+
+    def pair(self) -> tuple[tuple[str, str, ImageFilter], tuple[str, str, ImageFilter]]:
+        """Name, collection and images of the source and of the target.
+
+        Raises:
+            ConfigError: If one collection holds both and it is not said which is which.
+        """
+        self.check_domains()
+        if self.collection is None:
+            return ("source", str(self.source), self.images), ("target", str(self.target), self.target_images)
+        if self.source_domain is None or self.target_domain is None or self.source_domain == self.target_domain:
+            raise ConfigError(
+                f"--collection {self.collection}: give --source-domain and --target-domain, two values of its column "
+                "domain (raydom info tells which there are)."
+            )
+        source = replace(self.images, domain=self.source_domain)
+        target = replace(self.target_images, domain=self.target_domain)
+        return (self.source_domain, self.collection, source), (self.target_domain, self.collection, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationConfig(NetworkOptions, DomainsConfig):
+    """Adaptation of a segmentation network to a target without labels, or with few."""
+
+    initial: str | None = None
+    """Model run to begin with, which gives the network too, instead of random weights."""
+    pretrain_steps: int = 0
+    """Steps at first that learn the labels alone."""
+    labelled_target: int = 0
+    """So many labelled images of the target are learnt too, drawn by the seed."""
+    reweight: bool = False
+    """Draw source images by their likeness to the target, as their intensity statistics tell it."""
+    select: str = "last"
+    """Which weights the run holds: last, or the best by source (score on the source's validation images) or by entropy
+    (lowest on the target's, which needs no labels)."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        self.check_domains()
+        self.check_network()
+        require(self.pretrain_steps >= 0, f"pretrain_steps must be >= 0; got {self.pretrain_steps}.")
+        require(self.labelled_target >= 0, f"labelled_target must be >= 0; got {self.labelled_target}.")
+        require(
+            self.select in ("last", "source", "entropy"), f"select is last, source or entropy; got {self.select!r}."
+        )
+        require(
+            self.select != "last" or self.train.patience is None,
+            "patience counts validations without a better score: give --select source or entropy with it.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DannConfig(AdaptationConfig):
+    """Adapt a U-Net by domain classifiers at its levels, behind a gradient reversal."""
+
+    levels: tuple[str, ...] = field(default=("bottleneck",), metadata={"comma": True})
+    """Where the domain classifiers are, with commas between: encoder0 (the finest), encoder1, ..., bottleneck, ...,
+    decoder1, decoder0."""
+    weight: float = 0.1
+    """Of the domain loss."""
+    reversal: str = "warm-up"
+    """Strength of the reversed gradient: warm-up (from 0 towards 1) or constant (1)."""
+    gamma: float = 10.0
+    """How fast it warms up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_weight(self.weight)
+        _check_reversal(self.reversal)
+        require(self.gamma > 0, f"gamma must be > 0; got {self.gamma}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputAdversaryConfig(AdaptationConfig):
+    """Adapt a network by an adversary on its label maps."""
+
+    weight: float = 0.1
+    """Of the adversary's loss."""
+    updates: str = "reversal"
+    """reversal (one update, the critic's gradient comes back reversed) or alternating (network and critic in turns)."""
+    reversal: str = "warm-up"
+    """Strength of the reversed gradient: warm-up (from 0 towards 1) or constant (1)."""
+    critic_channels: int = 64
+    """Of the critic's first convolution."""
+    critic_rate: float = 1.0
+    """Learning rate of the critic, as a share of the network's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self, "an adversary judges maps of classes")
+        _check_weight(self.weight)
+        _check_reversal(self.reversal)
+        require(
+            self.updates in ("reversal", "alternating"), f"updates are reversal or alternating; got {self.updates!r}."
+        )
+        require(self.critic_channels >= 1, f"critic_channels must be >= 1; got {self.critic_channels}.")
+        require(self.critic_rate > 0, f"critic_rate must be > 0; got {self.critic_rate}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyConfig(AdaptationConfig):
+    """Adapt a network by making it certain of the target."""
+
+    weight: float = 0.01
+    """Of the entropy, or of the adversary."""
+    mode: str = "direct"
+    """direct (the mean entropy of the target's pixels) or adversarial (an adversary on maps of it)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self, "entropy is that of classes")
+        _check_weight(self.weight)
+        require(self.mode in ("direct", "adversarial"), f"mode is direct or adversarial; got {self.mode!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscrepancyConfig(AdaptationConfig):
+    """Adapt a U-Net by two classifiers that disagree on what is foreign in the target."""
+
+    weight: float = 1.0
+    """Of their disagreement."""
+    trunk_updates: int = 4
+    """Updates of what lies below the classifiers, each step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self, "the classifiers are those of classes")
+        _check_weight(self.weight)
+        require(self.trunk_updates >= 1, f"trunk_updates must be >= 1; got {self.trunk_updates}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTeacherConfig(AdaptationConfig):
+    """Adapt a network by what a moving average of itself is confident of on the target."""
+
+    weight: float = 1.0
+    """Of what the teacher tells."""
+    confidence: float = 0.968
+    """Probability from which the teacher is believed."""
+    decay: float = 0.99
+    """Of the moving average, each step."""
+    noise: float = 0.05
+    """Standard deviation of the noise that the network sees on the target, in normalised intensities."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self, "a teacher tells classes")
+        _check_weight(self.weight)
+        require(0.5 <= self.confidence < 1, f"confidence is a probability from 0.5 to below 1; got {self.confidence}.")
+        require(0 <= self.decay < 1, f"decay is from 0 to below 1; got {self.decay}.")
+        require(self.noise >= 0, f"noise must be >= 0; got {self.noise}.")
+
+
+def _check_weight(weight: float) -> None:
+    require(weight >= 0, f"weight must be >= 0; got {weight}.")
+
+
+def _check_reversal(reversal: str) -> None:
+    require(reversal in ("warm-up", "constant"), f"reversal is warm-up or constant; got {reversal!r}.")
+
+
+def _check_classes(config: NetworkOptions, why: str) -> None:
+    output = config.network_config(in_channels=1).output
+    require(output == "classes", f"{why}; got output {output}. Give --output classes and a network of them.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

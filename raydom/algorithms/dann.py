@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydom.algorithms.adaptation import Adaptation, domain_cost, labelled
 from raydom.algorithms.phases import DomainBatch, Phase
@@ -41,7 +41,7 @@ class Dann(Adaptation):
 
     def __init__(
         self,
-        network: UNet,
+        network: nn.Module,
         labels: LabelLosses,
         levels: Sequence[str] = ("bottleneck",),
         weight: float = 0.1,
@@ -51,7 +51,7 @@ class Dann(Adaptation):
         seed: int = 0,
     ) -> None:
         super().__init__(network, labels, pretrain_steps)
-        check_levels(network, levels)
+        network = checked_levels(network, levels)
         self.weight, self.schedule, self.gamma = weight, schedule, gamma
         depth, norm = network.config.depth, network.config.norm
         self.heads = {}
@@ -79,8 +79,8 @@ class Dann(Adaptation):
         return losses
 
 
-def check_levels(network: object, levels: Sequence[str]) -> None:
-    """Refuse levels that a network does not have.
+def checked_levels(network: nn.Module, levels: Sequence[str]) -> UNet:
+    """The network, if it has these levels.
 
     Raises:
         ConfigError: Which lists those that it has.
@@ -95,3 +95,4 @@ def check_levels(network: object, levels: Sequence[str]) -> None:
         raise ConfigError(
             f"{what}; a unet of depth {network.config.depth} has {', '.join(network.levels)} (the finest is 0)."
         )
+    return network

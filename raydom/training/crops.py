@@ -209,10 +209,13 @@ class CropSampler:
         reader: Gives the pixels.
         config: Crop size, batch size, augmentation and seed.
         domain: Number of the domain; those of one training draw independently of each other.
+        shares: How often each image is drawn, in the order of the ids, adding up to 1. Default: each once an epoch.
     """
 
-    def __init__(self, reader: CropReader, config: TrainConfig, domain: int = 0) -> None:
-        self._reader, self._config = reader, config
+    def __init__(
+        self, reader: CropReader, config: TrainConfig, domain: int = 0, shares: Sequence[float] | None = None
+    ) -> None:
+        self._reader, self._config, self._shares = reader, config, shares
         self._image_ids = sorted(reader.records)
         self._domain = (domain,) if domain else ()
 
@@ -231,9 +234,7 @@ class CropSampler:
     def crop(self, number: int) -> Sample:
         """The crop of a number. Images smaller than the crop are mirrored to its size; that part is not valid."""
         seed, side = self._config.seed, self._config.crop_px
-        epoch, position = divmod(number, len(self._image_ids))
-        order = derived_generator(seed, ORDER, epoch, *self._domain).permutation(len(self._image_ids))
-        image_id = self._image_ids[order[position]]
+        image_id = self._image_ids[self._drawn(number)]
         generator = derived_generator(seed, CROP, number, *self._domain)
         shape = self._reader.shape(image_id)
         start = tuple(int(generator.integers(max(0, length - side) + 1)) for length in shape)
@@ -247,6 +248,14 @@ class CropSampler:
         image, pixels, valid = augment(image, pixels, valid, self._config.augment, generator, self._config.particles_px)
         followed = None if targets is None else targets.reshape(len(targets), -1)[:, pixels]
         return Sample(image, label.reshape(-1)[pixels], valid, followed)
+
+    def _drawn(self, number: int) -> int:
+        """Of which image the crop of a number is."""
+        seed, count = self._config.seed, len(self._image_ids)
+        if self._shares is not None:
+            return int(derived_generator(seed, ORDER, number, *self._domain).choice(count, p=self._shares))
+        epoch, position = divmod(number, count)
+        return int(derived_generator(seed, ORDER, epoch, *self._domain).permutation(count)[position])
 
 
 def emptied_sample(sample: Sample, generator: np.random.Generator) -> Sample:

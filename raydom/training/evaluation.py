@@ -14,6 +14,7 @@ from raydom.images.tiles import cut_blocks
 from raydom.networks.maskrcnn import Detections, label_image
 from raydom.training import distributed
 from raydom.training.crops import CropReader, Sample
+from raydom.types import Block
 
 WINDOW_PX = 2048
 """Images with a longer side are scored in windows of this size, without a halo, so that memory stays bounded; those of
@@ -36,8 +37,7 @@ def validation_score(
     number. The network is left in the mode in which it came.
     """
     output = spec.network.output
-    side = OBJECTS_WINDOW_PX if output == "objects" else WINDOW_PX if spec.exact else spec.window_px
-    windows = [block for image_id in image_ids for block in cut_blocks(image_id, reader.shape(image_id), side)]
+    windows = validation_windows(reader, image_ids, spec)
     counts = torch.zeros(spec.num_classes if output == "classes" else 3, 3, dtype=torch.float64)
     was_training = network.training
     network.eval()
@@ -54,6 +54,13 @@ def validation_score(
         _, error, pixels = counts[2].tolist()
         return (mean_f1(counts[:2]) + 1 - error / max(pixels, 1.0)) / 2
     return mean_f1(counts)
+
+
+def validation_windows(reader: CropReader, image_ids: Sequence[str], spec: ModelSpec) -> list[Block]:
+    """Whole images, in parts where they are large."""
+    objects = spec.network.output == "objects"
+    side = OBJECTS_WINDOW_PX if objects else WINDOW_PX if spec.exact else spec.window_px
+    return [block for image_id in image_ids for block in cut_blocks(image_id, reader.shape(image_id), side)]
 
 
 def predicted_classes(logits: Tensor, threshold: float) -> Int64[Tensor, "h w"]:

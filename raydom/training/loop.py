@@ -36,6 +36,8 @@ class Training:
     """The batch of a step, for this process. A function of the step alone; called on other threads, ahead of time."""
     validate: Callable[[], float] | None = None
     """A score, larger is better; the same on all processes. None: the last weights are the best."""
+    keep_last: bool = False
+    """Whether the last weights count as the best whatever their score."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def train(
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        loop = Loop(training.algorithm, config, num_steps, device)
+        loop = Loop(training.algorithm, config, num_steps, device, keep_last=training.keep_last)
         if checkpoint is not None:
             loop.load_state(checkpoint)
         if loop.has_stalled:  # the last checkpoint of a training that ended early
@@ -118,6 +120,7 @@ class Loop:
         num_steps: int,
         device: torch.device,
         learning_rate: Callable[[int], float] | None = None,
+        keep_last: bool = False,
     ) -> None:
         """At the first step.
 
@@ -127,7 +130,9 @@ class Loop:
             num_steps: Steps in all.
             device: Where the modules are put.
             learning_rate: Of a step (0 is the first), instead of what the settings say.
+            keep_last: Whether the last weights count as the best whatever their score.
         """
+        self.keep_last = keep_last
         self.algorithm, self.config, self.num_steps, self.device = algorithm, config, num_steps, device
         self.learning_rate = learning_rate or (
             lambda step: scheduled(config.learning_rate, config.schedule, step, num_steps)
@@ -222,7 +227,8 @@ class Loop:
             row |= {"step": self.step, "learning_rate": rate, "seconds": seconds}
             self.rows.append(row if score is None else row | {"score": score})
             self._since_row, self._steps_since_row = Counter(), 0
-        if at_checkpoint and (score is None or self.best["score"] is None or score > self.best["score"]):
+        best = self.best["score"]
+        if at_checkpoint and (self.keep_last or score is None or best is None or score > best):
             exported = self.algorithm.exported().state_dict()
             weights = {name: value.detach().cpu().clone() for name, value in exported.items()}
             self.best = {"score": score, "step": self.step, "weights": weights}

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from raydom.algorithms.supervised import Supervised
-from raydom.commands import BALANCED, SupervisedConfig
+from raydom.commands import SupervisedConfig
 from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
-from raydom.networks.pretrained import IMAGENET
 from raydom.storage import files
-from raydom.storage.collection import Collection, open_collection
+from raydom.storage.collection import open_collection
 from raydom.training import distributed
 from raydom.training.crops import CropReader, CropSampler, CropView
-from raydom.training.data import (
-    balanced_weights,
-    check_crops,
-    check_trainable,
-    common_pixel_size,
-    intensity_range,
-    split_by_group,
-)
+from raydom.training.data import check_trainable, split_by_group
 from raydom.training.evaluation import validation_score
 from raydom.training.loop import Training, number_of_steps
-from raydom.types import ImageRecord
+from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,8 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
         DataError: If the collection or its labels cannot be trained on.
         ConfigError: If the settings do not fit each other or the images.
     """
-    config = _with_absolute_uris(config)
+    config = with_absolute_weights(config)
+    config = replace(config, collection=files.absolute(config.collection), out=files.absolute(config.out))
     collection = open_collection(config.collection)
     chosen = collection.filter(**asdict(config.images)).records
     records = [record for record in chosen if record.split != "test"] or list(chosen)
@@ -116,9 +106,8 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
             f"{num_workers} workers cannot share {len(training_ids)} training images; "
             f"give --workers {len(training_ids)} or fewer."
         )
-    spec, network = _spec(config, [labelled[image_id] for image_id in training_ids])
-    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    check_crops(config.train, spec.total_stride, batch_norm, bool(getattr(network, "pools_globally", False)))
+    spec, network = model_spec(config, [labelled[image_id] for image_id in training_ids], config.train)
+    check_network_crops(config.train, spec, network)
     used = [labelled[image_id] for image_id in sorted({*training_ids, *validation_ids})]
     return SupervisedPlan(
         config=config,
@@ -127,46 +116,6 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
         validation_ids=validation_ids,
         data_fingerprint=fingerprint([[record.image_id, record.sha256] for record in used]),
         num_steps=number_of_steps(config.train, len(training_ids), num_workers),
-        class_weights=_class_weights(config, collection, [labelled[image_id] for image_id in training_ids]),
-        weights_sha256=_file_hash(config.weights),
-    )
-
-
-def _spec(config: SupervisedConfig, records: list[ImageRecord]) -> tuple[ModelSpec, nn.Module]:
-    """What inference must know of the model to be, and the untrained network that told its stride."""
-    shape = config.network_config(records[0].num_channels)
-    network = build_network(shape, weights=config.weights)
-    low, high = intensity_range(records)
-    spec = ModelSpec(
-        network=shape,
-        channels=records[0].channels,
-        low=low,
-        high=high,
-        pixel_size_um=common_pixel_size(records),
-        total_stride=int(network.total_stride),  # type: ignore[arg-type]
-        receptive_field_px=int(network.receptive_field_px),  # type: ignore[arg-type]
-        exact=bool(getattr(network, "exact", True)),
-        window_px=2 * config.train.crop_px,
-        label=config.label,
-    )
-    return spec, network
-
-
-def _class_weights(config: SupervisedConfig, collection: Collection, records: list[ImageRecord]) -> tuple[float, ...]:
-    if config.class_weights != (BALANCED,):
-        return tuple(float(weight) for weight in config.class_weights)
-    return balanced_weights(collection, records, config.label, config.mask, config.num_classes)
-
-
-def _file_hash(weights: str | None) -> str | None:
-    return None if weights in (None, IMAGENET) else hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-
-
-def _with_absolute_uris(config: SupervisedConfig) -> SupervisedConfig:
-    """Workers have another working folder."""
-    return replace(
-        config,
-        collection=files.absolute(config.collection),
-        out=files.absolute(config.out),
-        weights=config.weights if config.weights in (None, IMAGENET) else str(Path(config.weights).absolute()),
+        class_weights=class_weights(config, collection, [labelled[image_id] for image_id in training_ids]),
+        weights_sha256=file_hash(config.weights),
     )

@@ -1,0 +1,313 @@
+"""Adaptation of a segmentation network from a source to a target: what is fixed beforehand, and what the loop is given.
+
+One plan for all algorithms that do so; what makes each of them is in ``_algorithm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raydom.algorithms.adaptation import Adaptation, class_probabilities, finest, self_information
+from raydom.algorithms.classifier_discrepancy import ClassifierDiscrepancy
+from raydom.algorithms.dann import Dann, checked_levels
+from raydom.algorithms.entropy import EntropyMinimisation
+from raydom.algorithms.mean_teacher import MeanTeacher
+from raydom.algorithms.output_adversary import OutputAdversary
+from raydom.algorithms.supervised import LabelLosses
+from raydom.algorithms.trained import load_trained
+from raydom.commands import (
+    AdaptationConfig,
+    DannConfig,
+    DiscrepancyConfig,
+    EntropyConfig,
+    MeanTeacherConfig,
+    OutputAdversaryConfig,
+)
+from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, to_dict
+from raydom.errors import ConfigError
+from raydom.networks.build import build_network
+from raydom.networks.domain_heads import MapCritic
+from raydom.storage import files
+from raydom.storage.collection import open_collection
+from raydom.storage.model_run import open_model_run
+from raydom.training import distributed
+from raydom.training.crops import CropReader, CropSampler, CropView
+from raydom.training.data import check_trainable
+from raydom.training.domains import DomainImages, DomainSampler, check_channels, domain_images, shares_by_likeness
+from raydom.training.evaluation import validation_score, validation_windows
+from raydom.training.loop import Training, number_of_steps
+from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
+from raydom.training.seeds import ORDER, derived_generator
+
+NAMES: dict[type[AdaptationConfig], str] = {
+    DannConfig: "dann",
+    OutputAdversaryConfig: "output-adversary",
+    EntropyConfig: "entropy",
+    DiscrepancyConfig: "classifier-discrepancy",
+    MeanTeacherConfig: "mean-teacher",
+}
+"""What each algorithm is called on the command line and in its run."""
+LABELLED = 2
+"""Number of the target's labelled images among the domains, for what is drawn of them."""
+
+
+@dataclass(frozen=True)
+class AdaptationPlan:
+    """An adaptation, checked and fixed: small, and the same in every process."""
+
+    config: AdaptationConfig
+    spec: ModelSpec
+    source: DomainImages
+    target: DomainImages
+    labelled_ids: tuple[str, ...]
+    """Images of the target whose labels are learnt."""
+    shares: tuple[float, ...] | None
+    """How often each source image is drawn."""
+    num_steps: int
+    class_weights: tuple[float, ...]
+    weights_sha256: str | None
+    """Of the file of pretrained weights, if there is one."""
+    initial_hash: str | None
+    """Content hash of the model run to begin with."""
+
+    @property
+    def algorithm(self) -> str:
+        return NAMES[type(self.config)]
+
+    @property
+    def label(self) -> str:
+        return f"train {self.algorithm}"
+
+    @property
+    def out(self) -> str:
+        return self.config.out
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.config.train
+
+    @property
+    def run(self) -> TrainRunConfig:
+        return self.config.run
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, for the run folder."""
+        left_out = ("run", "out", "source", "target", "collection", "images", "target_images")
+        config = {name: value for name, value in to_dict(self.config).items() if name not in left_out}
+        return {
+            "algorithm": self.algorithm,
+            **config,
+            "workers": self.run.workers or 1,
+            "threads": max(1, int(self.run.cpus_per_worker)),
+            "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",
+            "source": to_dict(self.source),
+            "target": to_dict(self.target),
+            "labelled_images": list(self.labelled_ids),
+            "weights_sha256": self.weights_sha256,
+            "initial": self.initial_hash,
+        }
+
+    def assemble(self, device: torch.device) -> Training:
+        """Network, crops and validation of this process."""
+        config, spec, seed = self.config, self.spec, self.train.seed
+        network = build_network(spec.network, seed, config.weights)
+        if config.initial is not None:
+            network = load_trained(config.initial)[0].requires_grad_(True)
+        labels = LabelLosses(spec.network.output, self.class_weights)
+        algorithm = _algorithm(config, network, labels, lambda: build_network(spec.network, seed + 1), self.train)
+        view, unlabelled = CropView.of(spec), CropView.of(spec, labelled=False)
+        source, target = open_collection(self.source.collection), open_collection(self.target.collection)
+        known = CropReader(source, self.source.training_ids, view, config.mask)
+        foreign = CropReader(target, self.target.training_ids, unlabelled)
+        labelled = None
+        if self.labelled_ids:
+            labelled = CropSampler(CropReader(target, self.labelled_ids, view, config.mask), self.train, LABELLED)
+        sampler = DomainSampler(
+            [CropSampler(known, self.train, 0, self.shares), CropSampler(foreign, self.train, 1)], labelled
+        )
+        rank, world_size = distributed.rank(), distributed.world_size()
+        validate: Callable[[], float]
+        if config.select == "entropy":
+            reader = CropReader(target, self.target.validation_ids, unlabelled)
+            validate = lambda: certainty(algorithm.exported(), reader, self.target.validation_ids, spec, device)  # noqa: E731
+        else:
+            reader = CropReader(source, self.source.validation_ids, view, config.mask)
+            ids = self.source.validation_ids
+            validate = lambda: validation_score(algorithm.exported(), reader, ids, spec, device)  # noqa: E731
+        return Training(
+            algorithm=algorithm,
+            batch_at=lambda step: sampler.batch(step, rank, world_size),
+            validate=validate,
+            keep_last=config.select == "last",
+        )
+
+
+def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
+    """Check everything that can be checked before the first step.
+
+    Raises:
+        DataError: If a domain has no image to train on, the source no labels, or the domains differ in their channels.
+        ConfigError: If the settings do not fit each other or the images.
+    """
+    config = replace(with_absolute_weights(config), out=files.absolute(config.out))
+    config = replace(config, initial=None if config.initial is None else files.absolute(config.initial))
+    num_workers = config.run.workers or 1
+    (name, uri, images), (target_name, target_uri, target_images) = config.pair()
+    source = domain_images(name, uri, images, config.train, config.label, num_workers)
+    target = domain_images(target_name, target_uri, target_images, config.train, None, num_workers)
+    check_channels([source, target])
+    records = source.records(source.training_ids)
+    check_trainable(records, config.label, config.mask, config.network_config(1).output != "classes")
+    initial_hash = None
+    if config.initial is None:
+        spec, network = model_spec(config, records, config.train)
+    else:
+        run = open_model_run(config.initial)
+        spec, initial_hash = run.spec, run.content_hash
+        network = _initial(config, run.spec, records[0].num_channels)
+    check_network_crops(config.train, spec, network)
+    _check_algorithm(config, network)
+    return AdaptationPlan(
+        config=config,
+        spec=spec,
+        source=source,
+        target=target,
+        labelled_ids=_labelled_ids(config, target),
+        shares=shares_by_likeness(records, target.records(target.training_ids)) if config.reweight else None,
+        num_steps=_num_steps(config, source, target, num_workers),
+        class_weights=class_weights(config, open_collection(source.collection), records),
+        weights_sha256=file_hash(config.weights),
+        initial_hash=initial_hash,
+    )
+
+
+def certainty(
+    network: nn.Module, reader: CropReader, image_ids: Sequence[str], spec: ModelSpec, device: torch.device
+) -> float:
+    """1 - the mean entropy of the pixels of whole images: a score that needs no labels. The processes share them."""
+    total = torch.zeros(2, dtype=torch.float64)
+    was_training = network.training
+    network.eval()
+    try:
+        for block in validation_windows(reader, image_ids, spec)[distributed.rank() :: distributed.world_size()]:
+            image = np.ascontiguousarray(reader.read(block.image_id, block.write).image)
+            with torch.inference_mode():
+                logits = finest(network(torch.from_numpy(image)[None].to(device)))
+                entropy = self_information(class_probabilities(logits)).sum(dim=1)
+            total += torch.tensor([float(entropy.double().sum()), entropy.numel()], dtype=torch.float64)
+    finally:
+        network.train(was_training)
+    entropies, pixels = distributed.summed(total.to(device)).cpu().tolist()
+    return 1.0 - entropies / pixels
+
+
+def _algorithm(
+    config: AdaptationConfig,
+    network: nn.Module,
+    labels: LabelLosses,
+    twin: Callable[[], nn.Module],
+    train: TrainConfig,
+) -> Adaptation:
+    shared: dict[str, Any] = {"weight": config.weight, "pretrain_steps": config.pretrain_steps}  # type: ignore[attr-defined]
+    num_classes = config.num_classes
+
+    def critic(channels: int) -> MapCritic:
+        return MapCritic(num_classes, channels, _critic_strides(train.crop_px), train.seed + 1)
+
+    if isinstance(config, DannConfig):
+        levels = config.levels
+        return Dann(network, labels, levels, schedule=config.reversal, gamma=config.gamma, seed=train.seed, **shared)
+    if isinstance(config, OutputAdversaryConfig):
+        return OutputAdversary(
+            network,
+            labels,
+            critic(config.critic_channels),
+            updates=config.updates,
+            schedule=config.reversal,
+            critic_rate=config.critic_rate,
+            **shared,
+        )
+    if isinstance(config, EntropyConfig):
+        if config.mode == "direct":
+            return EntropyMinimisation(network, labels, **shared)
+        return OutputAdversary(network, labels, critic(64), updates="alternating", maps="self-information", **shared)
+    if isinstance(config, DiscrepancyConfig):
+        return ClassifierDiscrepancy(network, twin(), labels, trunk_updates=config.trunk_updates, **shared)
+    assert isinstance(config, MeanTeacherConfig)
+    return MeanTeacher(network, labels, confidence=config.confidence, decay=config.decay, noise=config.noise, **shared)
+
+
+def _check_algorithm(config: AdaptationConfig, network: nn.Module) -> None:
+    """Refuse a network or crops that the algorithm cannot work on."""
+    if isinstance(config, DannConfig):
+        checked_levels(network, config.levels)
+    if isinstance(config, DiscrepancyConfig) and config.network != "unet" and config.initial is None:
+        raise ConfigError(f"classifier-discrepancy needs a unet; got --network {config.network}.")
+    if isinstance(config, OutputAdversaryConfig | EntropyConfig):
+        _critic_strides(config.train.crop_px)
+
+
+def _critic_strides(crop_px: int) -> int:
+    """As many strides of the critic as the crop has room for; four, as published, from 32 px.
+
+    Raises:
+        ConfigError: For crops that it cannot judge.
+    """
+    strides = min(4, crop_px.bit_length() - 2)
+    if strides < 1:
+        raise ConfigError(f"the critic needs crops of at least 8 px; got --crop-px {crop_px}.")
+    return strides
+
+
+def _initial(config: AdaptationConfig, spec: ModelSpec, num_channels: int) -> nn.Module:
+    """The network of the run to begin with, untrained.
+
+    Raises:
+        ConfigError: If it is not for such images or labels.
+    """
+    if spec.network.in_channels != num_channels:
+        raise ConfigError(
+            f"--initial {config.initial} takes {spec.network.in_channels} channels ({', '.join(spec.channels)}); the "
+            f"source's images have {num_channels}."
+        )
+    if spec.num_classes != config.num_classes or spec.label != config.label:
+        raise ConfigError(
+            f"--initial {config.initial} tells {spec.num_classes} classes of {spec.label!r}; asked for are "
+            f"{config.num_classes} of {config.label!r}. Give --num-classes and --label as it has them."
+        )
+    if spec.network.output == "objects":
+        raise ConfigError(f"--initial {config.initial}: {spec.network.name} tells objects; adaptation needs pixels.")
+    return build_network(spec.network)
+
+
+def _labelled_ids(config: AdaptationConfig, target: DomainImages) -> tuple[str, ...]:
+    """Drawn among the target's training images that have labels.
+
+    Raises:
+        ConfigError: If there are not as many.
+    """
+    if not config.labelled_target:
+        return ()
+    there = [one.image_id for one in target.records(target.training_ids) if config.label in one.labels]
+    if len(there) < config.labelled_target:
+        raise ConfigError(
+            f"--labelled-target {config.labelled_target}: {len(there)} training images of the target have labels "
+            f"{config.label!r}."
+        )
+    drawn = derived_generator(config.train.seed, ORDER, 0, LABELLED).permutation(len(there))[: config.labelled_target]
+    return tuple(sorted(there[index] for index in drawn))
+
+
+def _num_steps(config: AdaptationConfig, source: DomainImages, target: DomainImages, num_workers: int) -> int:
+    """An epoch visits every image of the larger domain."""
+    num_images = max(len(source.training_ids), len(target.training_ids))
+    steps = number_of_steps(config.train, num_images, num_workers)
+    if config.pretrain_steps >= steps:
+        raise ConfigError(f"--pretrain-steps {config.pretrain_steps} leaves none of {steps} steps to adapt.")
+    return steps
