@@ -43,6 +43,23 @@ COMMANDS: dict[str, Command] = {
     "train supervised": Command(
         commands.SupervisedConfig, "raydom.cluster.commands:train_supervised", "train a segmentation model"
     ),
+    "train dann": Command(
+        commands.DannConfig, "raydom.cluster.commands:train_adaptation", "adapt a U-Net by domain classifiers"
+    ),
+    "train output-adversary": Command(
+        commands.OutputAdversaryConfig,
+        "raydom.cluster.commands:train_adaptation",
+        "adapt by an adversary on labels",
+    ),
+    "train entropy": Command(
+        commands.EntropyConfig, "raydom.cluster.commands:train_adaptation", "adapt by certainty on the target"
+    ),
+    "train classifier-discrepancy": Command(
+        commands.DiscrepancyConfig, "raydom.cluster.commands:train_adaptation", "adapt a U-Net by two classifiers"
+    ),
+    "train mean-teacher": Command(
+        commands.MeanTeacherConfig, "raydom.cluster.commands:train_adaptation", "adapt by self-training"
+    ),
     "stylize": Command(
         commands.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"
     ),
@@ -152,7 +169,7 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "", made: Any 
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            inner = "" if typing.cast("type", hint).__name__ in INLINE else f"{field.name}."
+            inner = "" if typing.cast("type", hint).__name__ in INLINE else field.name.replace("_", "-") + "."
             factory = field.default_factory
             inside = None if factory is dataclasses.MISSING else factory()
             yield from _options(typing.cast("type", hint), (*path, field.name), prefix + inner, inside)

@@ -248,7 +248,6 @@ class NetworkOptions:
     balanced: so much that all classes weigh the same in the training images. Default: all pixels weigh the same."""
     mask: str | None = None
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
-    maskrcnn: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
 
     def check_network(self) -> None:
         """Refuse what cannot be.
@@ -278,7 +277,6 @@ class NetworkOptions:
             depth=self.depth,
             norm=self.norm,
             encoder=self.encoder,
-            maskrcnn=self.maskrcnn,
         )
 
 
@@ -292,12 +290,17 @@ class SupervisedConfig(NetworkOptions):
     """Folder of the model run."""
     find_lr: bool = False
     """Only try rising learning rates on the first batches, tell the losses and suggest one; nothing is written."""
+    maskrcnn: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
     train: TrainConfig = field(default_factory=TrainConfig)
     run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
 
     def __post_init__(self) -> None:
         self.check_network()
+
+    def network_config(self, in_channels: int) -> NetworkConfig:
+        """The network for images of so many channels."""
+        return replace(super().network_config(in_channels), maskrcnn=self.maskrcnn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,8 @@ def make_collection(tmp_path):
             if truth is not None:
                 zarr_images.create_labels(group, "label", shape=shape, dtype=truth.dtype, pixel_size_um=None)
                 zarr_images.write_region(group, "labels/label/0", Region.whole(shape), truth)
-            record = {"domain": None, "split": None, "group": None, "pixel_size_um": None} | fields
+            own = {name: value[image_id] if isinstance(value, dict) else value for name, value in fields.items()}
+            record = {"domain": None, "split": None, "group": None, "pixel_size_um": None} | own
             records.append(
                 ImageRecord(
                     image_id=image_id,

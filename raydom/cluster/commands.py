@@ -129,6 +129,15 @@ def train_supervised(config: commands.SupervisedConfig) -> int:
     return 0
 
 
+def train_adaptation(config: commands.AdaptationConfig) -> int:
+    """Adapt a segmentation model to a target."""
+    from raydom.cluster.train import run_training
+    from raydom.training.adaptation import plan_adaptation
+
+    run_training(plan_adaptation(config))
+    return 0
+
+
 def _find_learning_rate(config: commands.SupervisedConfig) -> int:
     import pyarrow as pa
 

@@ -20,8 +20,8 @@ from raydom.training.progress import TrainingProgress
 class TrainingPlan(Protocol):
     """A training of any algorithm, checked and fixed. It is pickled and sent to every worker."""
 
-    label: str
-
+    @property
+    def label(self) -> str: ...
     @property
     def out(self) -> str: ...
     @property

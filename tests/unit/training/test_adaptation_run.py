@@ -1,0 +1,155 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raydom.cluster.commands import train_adaptation
+from raydom.commands import (
+    DannConfig,
+    DiscrepancyConfig,
+    EntropyConfig,
+    MeanTeacherConfig,
+    OutputAdversaryConfig,
+)
+from raydom.config import ImageFilter, RunConfig, TrainConfig
+from raydom.errors import ConfigError, DataError
+from raydom.storage.model_run import open_model_run
+from raydom.training.adaptation import plan_adaptation
+from raydom.training.domains import shares_by_likeness
+
+TRAIN = TrainConfig(steps=4, batch_size=2, crop_px=32, validate_every=2)
+SMALL = {"base_channels": 4, "depth": 2, "train": TRAIN, "run": RunConfig(serial=True, quiet=True)}
+
+
+@pytest.fixture
+def domains(make_collection):
+    """Bright discs on dark, and the same inverted, twice as fine, without labels but for one image."""
+    generator = np.random.default_rng(0)
+
+    def image(size):
+        y, x = np.mgrid[:size, :size] - size * 0.5
+        disc = np.hypot(y, x) < size / 4
+        return (60 + 120 * disc[None] + generator.integers(0, 40, (1, size, size))).astype(np.uint8), disc
+
+    sources = {f"s{n}": image(48) for n in range(4)}
+    targets = {f"t{n}": image(96) for n in range(4)}
+    source = make_collection(
+        "source",
+        {name: pixels for name, (pixels, _) in sources.items()},
+        {name: disc.astype(np.uint8) for name, (_, disc) in sources.items()},
+        pixel_size_um=1.0,
+    )
+    target = make_collection(
+        "target",
+        {name: 255 - pixels for name, (pixels, _) in targets.items()},
+        {"t1": targets["t1"][1].astype(np.uint8)},
+        pixel_size_um=0.5,
+    )
+    return source.uri, target.uri
+
+
+@pytest.mark.parametrize(
+    ("make", "fields"),
+    [
+        (DannConfig, {"levels": ("bottleneck", "decoder1"), "select": "source", "reweight": True}),
+        (OutputAdversaryConfig, {"critic_channels": 4, "pretrain_steps": 1}),
+        (EntropyConfig, {"mode": "adversarial", "select": "entropy"}),
+        (DiscrepancyConfig, {"trunk_updates": 1}),
+        (MeanTeacherConfig, {"labelled_target": 1, "confidence": 0.5, "train": replace(TRAIN, seed=1)}),
+    ],
+)
+def test_a_run_is_a_model_that_segments_and_the_same_command_opens_it(domains, tmp_path, make, fields):
+    source, target = domains
+    config = make(source=source, target=target, out=str(tmp_path / "run"), **(SMALL | fields))
+    if config.labelled_target:  # whichever images the split takes for training
+        config = replace(config, train=replace(config.train, seed=next(s for s in range(9) if _trains(config, s))))
+    assert train_adaptation(config) == 0
+    run = open_model_run(config.out)
+    assert run.spec.pixel_size_um == 1.0
+    assert run.training["algorithm"] == plan_adaptation(config).algorithm
+    assert run.training["best_step"] == 4 or config.select != "last"
+    assert all(np.isfinite(value).all() for value in run.weights().values())
+    first = run.content_hash
+    assert train_adaptation(config) == 0
+    assert open_model_run(config.out).content_hash == first
+    with pytest.raises(ConfigError, match="another training"):
+        train_adaptation(replace(config, weight=0.123))
+
+
+def _trains(config, seed):
+    try:
+        return plan_adaptation(replace(config, train=replace(config.train, seed=seed)))
+    except ConfigError:
+        return None
+
+
+def test_training_can_begin_with_a_model_run(domains, tmp_path):
+    source, target = domains
+    first = EntropyConfig(source=source, target=target, out=str(tmp_path / "first"), **SMALL)
+    train_adaptation(first)
+    frozen = replace(TRAIN, learning_rate=1e-12, weight_decay=0.0, steps=1)
+    second = EntropyConfig(
+        source=source, target=target, out=str(tmp_path / "second"), initial=first.out, **(SMALL | {"train": frozen})
+    )
+    train_adaptation(second)
+    before, after = open_model_run(first.out).weights(), open_model_run(second.out).weights()
+    np.testing.assert_allclose(after["head.weight"], before["head.weight"], atol=1e-6)
+    with pytest.raises(ConfigError, match="--num-classes"):
+        plan_adaptation(replace(second, num_classes=3))
+
+
+def test_one_collection_of_both_domains(domains, make_collection, tmp_path):
+    images = {f"a{n}": np.full((1, 40, 40), 50 * n + 20, np.uint8) for n in range(4)}
+    labels = {name: np.eye(40, dtype=np.uint8) for name in images}
+    both = make_collection("both", images, labels, domain={"a0": "old", "a1": "old", "a2": "new", "a3": "new"})
+    config = DannConfig(
+        collection=both.uri, source_domain="old", target_domain="new", out=str(tmp_path / "run"), **SMALL
+    )
+    plan = plan_adaptation(config)
+    assert {*plan.source.training_ids, *plan.source.validation_ids} == {"a0", "a1"}
+    assert {*plan.target.training_ids, *plan.target.validation_ids} == {"a2", "a3"}
+    with pytest.raises(ConfigError, match="--source-domain"):
+        plan_adaptation(replace(config, source_domain=None))
+    with pytest.raises(ConfigError, match="no image has domain older"):
+        plan_adaptation(replace(config, source_domain="older"))
+
+
+def test_what_cannot_be_adapted_is_refused_before_the_first_step(domains, make_collection, tmp_path):
+    source, target = domains
+    config = DannConfig(source=source, target=target, out=str(tmp_path / "run"), **SMALL)
+    colour = make_collection("colour", {"x": np.zeros((3, 40, 40), np.uint8), "y": np.zeros((3, 40, 40), np.uint8)})
+    with pytest.raises(DataError, match=r"source have 1 channels.*target have 3"):
+        plan_adaptation(replace(config, target=colour.uri))
+    with pytest.raises(ConfigError, match=r"encoder7.*a unet of depth 2 has encoder0"):
+        plan_adaptation(replace(config, levels=("encoder7",)))
+    with pytest.raises(ConfigError, match="--labelled-target 3"):
+        plan_adaptation(replace(config, labelled_target=3))
+    with pytest.raises(DataError, match="labels 'nuclei'"):
+        plan_adaptation(replace(config, label="nuclei"))
+    with pytest.raises(ConfigError, match="9 workers cannot share"):
+        plan_adaptation(replace(config, run=RunConfig(workers=9)))
+    with pytest.raises(DataError, match="no image chosen of the domain target"):
+        plan_adaptation(replace(config, target_images=replace(config.target_images, keep=("height>=9999",))))
+    with pytest.raises(ConfigError, match="leaves none"):
+        plan_adaptation(replace(config, pretrain_steps=4))
+    with pytest.raises(ConfigError, match="which domains"):
+        DannConfig(source=source, out="x")
+    with pytest.raises(ConfigError, match="--select source"):
+        DannConfig(source=source, target=target, out="x", train=TrainConfig(patience=2))
+
+
+def test_source_images_like_the_target_are_drawn_more_often(make_collection):
+    levels = (20, 60, 180, 200)
+    source = make_collection("s", {f"i{n}": np.full((1, 8, 8), level, np.uint8) for n, level in enumerate(levels)})
+    target = make_collection("t", {f"j{n}": np.full((1, 8, 8), 190 + n, np.uint8) for n in range(3)})
+    shares = shares_by_likeness(source.records, target.records)
+    assert sum(shares) == pytest.approx(1.0)
+    assert list(np.argsort(shares)) == [0, 1, 2, 3]
+
+
+def test_filters_of_two_collections_are_apart(domains, tmp_path):
+    source, target = domains
+    config = DannConfig(
+        source=source, target=target, out=str(tmp_path / "run"), images=ImageFilter(keep=("height<50",)), **SMALL
+    )
+    assert len(plan_adaptation(config).target.training_ids) == 3
