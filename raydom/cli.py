@@ -60,6 +60,9 @@ COMMANDS: dict[str, Command] = {
     "train mean-teacher": Command(
         commands.MeanTeacherConfig, "raydom.cluster.commands:train_adaptation", "adapt by self-training"
     ),
+    "train drit": Command(
+        commands.DritConfig, "raydom.cluster.commands:train_drit", "learn to translate between domains"
+    ),
     "stylize": Command(
         commands.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"
     ),

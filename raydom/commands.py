@@ -13,6 +13,8 @@ from raydom.config import (
     BlockConfig,
     CellConfig,
     ClusterConfig,
+    DisentangledConfig,
+    DritLossConfig,
     ImageFilter,
     InstanceConfig,
     MaskRCNNConfig,
@@ -500,6 +502,39 @@ class MeanTeacherConfig(AdaptationConfig):
         require(0.5 <= self.confidence < 1, f"confidence is a probability from 0.5 to below 1; got {self.confidence}.")
         require(0 <= self.decay < 1, f"decay is from 0 to below 1; got {self.decay}.")
         require(self.noise >= 0, f"noise must be >= 0; got {self.noise}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DritConfig(DomainsConfig):
+    """Learn to make images of domains look like those of others, by taking content and attribute apart (DRIT++, MDMM).
+    With --collection and without --source-domain and --target-domain, all its domains are learnt."""
+
+    base_channels: int = 64
+    """Channels of the first layers; the content has four times as many. 64 is the paper's."""
+    attribute_size: int = 8
+    """Numbers of an attribute."""
+    separate: bool = False
+    """Networks for each of two domains that share two blocks (DRIT++), instead of one for all domains (MDMM)."""
+    losses: DritLossConfig = field(default_factory=DritLossConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            learning_rate=1e-4, schedule="linear", crop_px=216, batch_size=1, clip_norm=0.0, augment=("flip", "rotate")
+        )
+    )
+
+    def __post_init__(self) -> None:
+        self.check_domains()
+        self.network_config(in_channels=1, num_domains=2)  # which checks them
+
+    def network_config(self, in_channels: int, num_domains: int) -> DisentangledConfig:
+        """The networks for so many domains of images of so many channels."""
+        return DisentangledConfig(
+            in_channels=in_channels,
+            num_domains=num_domains,
+            base_channels=self.base_channels,
+            attribute_size=self.attribute_size,
+            separate=self.separate,
+        )
 
 
 def _check_weight(weight: float) -> None:

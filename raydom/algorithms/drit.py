@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raydom.algorithms.cyclegan import as_generators_see
 from raydom.algorithms.phases import Algorithm, DomainBatch, Phase
-from raydom.config import DisentangledConfig, DritConfig
+from raydom.config import DisentangledConfig, DritLossConfig
 from raydom.networks.disentangled import AttributeEncoder, Translator, build_generators
 from raydom.networks.disentangled_discriminators import build_discriminators
 
@@ -33,7 +33,7 @@ class Drit(Algorithm):
 
     betas = (0.5, 0.999)
 
-    def __init__(self, networks: DisentangledConfig, config: DritConfig, crop_px: int, seed: int = 0) -> None:
+    def __init__(self, networks: DisentangledConfig, config: DritLossConfig, crop_px: int, seed: int = 0) -> None:
         """With fresh networks.
 
         Args:

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from raydom.config import GeneratorSpec, ModelSpec
+from raydom.config import DisentangledConfig, GeneratorConfig, GeneratorSpec, ModelSpec
 from raydom.errors import ConfigError, DataError
 from raydom.networks.build import build_network
+from raydom.networks.disentangled import Translator
 from raydom.networks.generators import Generator
 from raydom.storage.model_run import ModelRun, open_generator_run, open_model_run
 
@@ -37,12 +38,25 @@ def load_generators(run: str | ModelRun[GeneratorSpec]) -> tuple[nn.ModuleDict, 
         DataError: If there is no finished run, or its weights do not fit.
     """
     run = open_generator_run(run) if isinstance(run, str) else run
-    if run.spec.kind != "cyclegan":
+    if not isinstance(run.spec.generator, GeneratorConfig):
         raise ConfigError(
             f"{run.uri} is a run of {run.spec.kind}, not of cyclegan. Give --method {run.spec.kind} with it."
         )
     generators = nn.ModuleDict({direction: Generator(run.spec.generator) for direction in DIRECTIONS})
     return with_weights(generators, run, run.spec.generator.name), run.spec
+
+
+def load_translator(run: str | ModelRun[GeneratorSpec]) -> tuple[Translator, GeneratorSpec]:
+    """The encoders and the generator of a run of DRIT, as ``load_trained`` gives a network; and their spec.
+
+    Raises:
+        ConfigError: If it is no such run.
+        DataError: If there is no finished run, or its weights do not fit.
+    """
+    run = open_generator_run(run) if isinstance(run, str) else run
+    if not isinstance(run.spec.generator, DisentangledConfig):
+        raise ConfigError(f"{run.uri} is a run of {run.spec.kind}, not of drit. Give --method {run.spec.kind} with it.")
+    return with_weights(Translator(run.spec.generator), run, run.spec.kind), run.spec
 
 
 def with_weights(network: N, run: ModelRun[Any], name: str) -> N:

@@ -138,6 +138,15 @@ def train_adaptation(config: commands.AdaptationConfig) -> int:
     return 0
 
 
+def train_drit(config: commands.DritConfig) -> int:
+    """Train generators between domains."""
+    from raydom.cluster.train import run_training
+    from raydom.training.translation import plan_translation
+
+    run_training(plan_translation(config))
+    return 0
+
+
 def _find_learning_rate(config: commands.SupervisedConfig) -> int:
     import pyarrow as pa
 

@@ -6,7 +6,7 @@ every result all describe these classes.
 """
 
 from raydom.config.base import fingerprint, from_dict, require, to_dict
-from raydom.config.drit import DisentangledConfig, DritConfig
+from raydom.config.drit import DisentangledConfig, DritLossConfig
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
 from raydom.config.generators import GENERATORS, DomainSpec, GeneratorConfig, GeneratorSpec
 from raydom.config.images import Condition, ImageFilter
@@ -46,7 +46,7 @@ __all__ = [
     "Condition",
     "DisentangledConfig",
     "DomainSpec",
-    "DritConfig",
+    "DritLossConfig",
     "GeneratorConfig",
     "GeneratorSpec",
     "ImageFilter",

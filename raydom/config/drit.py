@@ -32,7 +32,7 @@ class DisentangledConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DritConfig:
+class DritLossConfig:
     """Weights of the losses, and how often what learns. The defaults are those of the reference codes."""
 
     self_reconstruction: float = 10.0

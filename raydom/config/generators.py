@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raydom.config.base import require
+from raydom.config.drit import DisentangledConfig
 from raydom.types import ImageStatistics
 
 GENERATORS = ("resnet", "pixel-shuffle")
@@ -50,8 +51,8 @@ class GeneratorSpec:
     ``config.json`` of its run."""
 
     kind: str
-    """The algorithm, which is the style method too that uses the run: cyclegan."""
-    generator: GeneratorConfig
+    """The algorithm, which is the style method too that uses the run: cyclegan or drit."""
+    generator: GeneratorConfig | DisentangledConfig
     channels: tuple[str, ...]
     """Names of the channels of all images."""
     domains: tuple[DomainSpec, ...]

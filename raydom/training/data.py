@@ -143,8 +143,24 @@ def check_trainable(
             "distance and objects learn from labels that number each object. Ingest such labels, or learn "
             "--output classes."
         )
-    first = labelled[0]
+    check_alike(labelled)
     for record in labelled:
+        if mask is not None and mask not in record.labels:
+            raise DataError(
+                f"image {record.image_id} has no mask {mask!r}; it has {', '.join(record.labels)}. "
+                "Ingest it with --labels, or leave out --mask."
+            )
+    return labelled
+
+
+def check_alike(records: Sequence[ImageRecord]) -> None:
+    """Refuse images that no network can take together.
+
+    Raises:
+        DataError: If one is not flat, or they differ in their number of channels.
+    """
+    first = records[0]
+    for record in records:
         if any(size > 1 for axis, size in zip(record.axes, record.shape, strict=True) if axis not in "cyx"):
             raise DataError(
                 f"image {record.image_id} has axes {record.axes} and shape {record.shape}; training takes flat images "
@@ -155,12 +171,6 @@ def check_trainable(
                 f"image {first.image_id} has {first.num_channels} channels but {record.image_id} has "
                 f"{record.num_channels}; one network needs the same number. Put them into separate collections."
             )
-        if mask is not None and mask not in record.labels:
-            raise DataError(
-                f"image {record.image_id} has no mask {mask!r}; it has {', '.join(record.labels)}. "
-                "Ingest it with --labels, or leave out --mask."
-            )
-    return labelled
 
 
 def common_pixel_size(records: Sequence[ImageRecord]) -> float | None:

@@ -11,7 +11,7 @@ from raydom.algorithms.drit import (
     standard_normal_divergence,
 )
 from raydom.algorithms.phases import Batch, DomainBatch
-from raydom.config import DisentangledConfig, DritConfig, TrainConfig
+from raydom.config import DisentangledConfig, DritLossConfig, TrainConfig
 from raydom.training.loop import Training, finished, train
 
 CROP_PX = 64
@@ -34,7 +34,7 @@ def batch_at(step: int, num_domains: int = 3, size: int = 2) -> DomainBatch:
 
 
 def make(networks: DisentangledConfig, **weights: float) -> Drit:
-    return Drit(networks, DritConfig(**weights), CROP_PX)
+    return Drit(networks, DritLossConfig(**weights), CROP_PX)
 
 
 def run(networks: DisentangledConfig, steps: int = 3, checkpoint: bytes | None = None) -> list[bytes]:

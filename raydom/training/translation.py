@@ -1,0 +1,157 @@
+"""Training of generators between domains: what is checked and fixed beforehand, and what the loop is given."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from raydom.algorithms.drit import Drit
+from raydom.commands import DomainsConfig, DritConfig
+from raydom.config import DomainSpec, GeneratorSpec, ImageFilter, TrainConfig, TrainRunConfig, to_dict
+from raydom.errors import DataError
+from raydom.images.intensity import fraction_statistics, pooled_statistics
+from raydom.networks.disentangled import Translator
+from raydom.networks.disentangled_discriminators import check_crop
+from raydom.storage import files
+from raydom.storage.collection import open_collection
+from raydom.training import distributed
+from raydom.training.crops import CropReader, CropSampler, CropView
+from raydom.training.data import check_alike, common_pixel_size, intensity_range
+from raydom.training.domains import DomainImages, DomainSampler, check_channels, domain_images
+from raydom.training.loop import Training, number_of_steps
+from raydom.types import ImageRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TranslationPlan:
+    """A training of DRIT, checked and fixed: small, and the same in every process."""
+
+    config: DritConfig
+    spec: GeneratorSpec
+    domains: tuple[DomainImages, ...]
+    num_steps: int
+
+    label = "train drit"
+
+    @property
+    def out(self) -> str:
+        return self.config.out
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.config.train
+
+    @property
+    def run(self) -> TrainRunConfig:
+        return self.config.run
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, for the run folder."""
+        left_out = DomainsConfig.__dataclass_fields__
+        return {
+            "algorithm": self.spec.kind,
+            **{name: value for name, value in to_dict(self.config).items() if name not in left_out},
+            "workers": self.run.workers or 1,
+            "threads": max(1, int(self.run.cpus_per_worker)),
+            "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",
+            "domains": [to_dict(domain) for domain in self.domains],
+        }
+
+    def assemble(self, device: torch.device) -> Training:
+        """Networks and crops of this process."""
+        networks = self.config.network_config(len(self.spec.channels), len(self.domains))
+        sampler = DomainSampler(
+            [
+                CropSampler(domain_reader(self.spec, images, number), self.train, number)
+                for number, images in enumerate(self.domains)
+            ]
+        )
+        rank, world_size = distributed.rank(), distributed.world_size()
+        return Training(
+            algorithm=Drit(networks, self.config.losses, self.train.crop_px, self.train.seed),
+            batch_at=lambda step: sampler.batch(step, rank, world_size),
+        )
+
+
+def plan_translation(config: DritConfig) -> TranslationPlan:
+    """Check everything that can be checked before the first step.
+
+    Raises:
+        DataError: If a domain has no image to train on, or the domains differ in their channels.
+        ConfigError: If the settings do not fit each other or the images.
+    """
+    config = replace(config, out=files.absolute(config.out))
+    check_crop(config.train.crop_px)
+    num_workers = config.run.workers or 1
+    domains = [
+        domain_images(name, uri, images, config.train, None, num_workers)
+        for name, uri, images in chosen_domains(config)
+    ]
+    channels = check_channels(domains)
+    # There is nothing to validate on.
+    domains = [replace(one, training_ids=tuple(sorted({*one.training_ids, *one.validation_ids}))) for one in domains]
+    domains = [replace(one, validation_ids=()) for one in domains]
+    records = [one.records(one.training_ids) for one in domains]
+    for seen in records:
+        check_alike(seen)
+    networks = config.network_config(len(channels), len(domains))
+    translator = Translator(networks)
+    spec = GeneratorSpec(
+        kind="drit",
+        generator=networks,
+        channels=channels,
+        domains=tuple(domain_spec(one.name, seen) for one, seen in zip(domains, records, strict=True)),
+        pixel_size_um=common_pixel_size([record for seen in records for record in seen]),
+        total_stride=translator.total_stride,
+        reach_px=translator.reach_px,
+    )
+    num_images = max(len(one.training_ids) for one in domains)
+    return TranslationPlan(config, spec, tuple(domains), number_of_steps(config.train, num_images, num_workers))
+
+
+def chosen_domains(config: DomainsConfig) -> list[tuple[str, str, ImageFilter]]:
+    """Name, collection and images of each domain: a pair, or all of one collection.
+
+    Raises:
+        DataError: If the collection has fewer than two domains.
+    """
+    if config.collection is None or config.source_domain is not None or config.target_domain is not None:
+        return list(config.pair())
+    records = open_collection(config.collection).filter(**asdict(config.images)).records
+    names = sorted({record.domain for record in records if record.domain is not None})
+    without = sum(record.domain is None for record in records)
+    if len(names) < 2:
+        found = f"only {names[0]!r}" if names else "none"
+        raise DataError(
+            f"{config.collection}: two domains or more are needed, but its column domain has {found}. Tell domains "
+            "apart with `raydom domains` or `raydom ingest --domain`, or give --source and --target."
+        )
+    if without:
+        logger.warning("%d of %d images are of no domain and are not used.", without, len(records))
+    return [(name, config.collection, replace(config.images, domain=name)) for name in names]
+
+
+def domain_spec(name: str, records: Sequence[ImageRecord]) -> DomainSpec:
+    """What is to be known of a domain, from its training images."""
+    low, high = intensity_range(records)
+    dtypes = {record.dtype for record in records}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
+    statistics = pooled_statistics(
+        [one.statistics if not dtypes else fraction_statistics(one.statistics, one.dtype) for one in records],
+        [float(math.prod(record.spatial_shape)) for record in records],
+    )
+    return DomainSpec(name=name, low=low, high=high, dtype=dtype, statistics=statistics)
+
+
+def domain_reader(spec: GeneratorSpec, images: DomainImages, number: int) -> CropReader:
+    """The training images of a domain as the networks see them."""
+    domain = spec.domains[number]
+    view = CropView(low=domain.low, high=domain.high, pixel_size_um=spec.pixel_size_um, label=None)
+    return CropReader(open_collection(images.collection), images.training_ids, view)

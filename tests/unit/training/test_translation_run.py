@@ -1,0 +1,110 @@
+"""The whole of a training of generators without Ray: plan, loop, run folder, resume, refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raydom.algorithms.trained import load_generators, load_trained, load_translator
+from raydom.cli import main
+from raydom.commands import DritConfig
+from raydom.config import RunConfig, TrainConfig
+from raydom.errors import ConfigError, DataError
+from raydom.storage.collection import write_manifest
+from raydom.storage.model_run import open_generator_run
+from raydom.training import runner
+from raydom.training.runner import complete, train_here
+from raydom.training.translation import plan_translation
+
+TRAIN = TrainConfig(steps=6, crop_px=64, batch_size=1, validate_every=3, augment=("flip",), clip_norm=0.0)
+
+
+def images(level: int, count: int = 3, dtype: str = "uint8", channels: int = 1) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(level)
+    return {f"i{n}": generator.integers(level, 2 * level, (channels, 70, 66 + n)).astype(dtype) for n in range(count)}
+
+
+def config(out, /, **fields) -> DritConfig:
+    values = {"out": str(out), "base_channels": 2, "train": TRAIN, "run": RunConfig(serial=True, quiet=True)}
+    return DritConfig(**(values | fields))
+
+
+def run(configuration):
+    return complete(plan_translation(configuration), train_here)
+
+
+@pytest.fixture
+def pair(make_collection):
+    dark = make_collection("dark", images(400, dtype="uint16"), pixel_size_um=0.5)
+    return {"source": dark.uri, "target": make_collection("bright", images(100)).uri}
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["shared", "separate"])
+def test_a_run_tells_its_domains_and_can_be_used(pair, tmp_path, separate):
+    done = run(config(tmp_path / "run", separate=separate, **pair))
+    source, target = done.spec.domains
+    assert (source.name, source.dtype, target.name, target.dtype) == ("source", "uint16", "target", "uint8")
+    assert source.high == pytest.approx(800 / 65535, rel=0.01) and (target.low, target.high) == (0.0, 1.0)
+    assert source.statistics.mean[0] == pytest.approx(600, rel=0.01)
+    assert (done.spec.kind, done.spec.pixel_size_um, done.spec.total_stride) == ("drit", 0.5, 4)
+    translator, spec = load_translator(str(tmp_path / "run"))
+    assert spec == open_generator_run(str(tmp_path / "run")).spec
+    domains = torch.tensor([1])
+    attributes = translator.sample(torch.zeros(1, 8), domains)
+    assert attributes.any()  # the moments of the training images are in the run
+    assert translator(torch.zeros(1, 1, 30, 41), 1 - domains, domains, attributes).shape == (1, 1, 30, 41)
+    with pytest.raises(ConfigError, match="is a run of drit, not of cyclegan"):
+        load_generators(str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"is a run of generators \(drit\)"):
+        load_trained(str(tmp_path / "run"))
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(pair, tmp_path, monkeypatch):
+    whole = run(config(tmp_path / "whole", **pair))
+    saved = runner.save_checkpoint
+
+    def interrupt(folder, step, state):
+        saved(folder, step, state)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(runner, "save_checkpoint", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(config(tmp_path / "broken", **pair))
+    resumed = run(config(tmp_path / "broken", **pair))
+    assert resumed.content_hash == whole.content_hash
+    other = replace(config(tmp_path / "broken", **pair), base_channels=3)
+    with pytest.raises(ConfigError, match=r"another training\. It differs in: base_channels: 2 -> 3"):
+        run(other)
+
+
+def test_all_domains_of_a_collection_are_learnt(make_collection, tmp_path, caplog):
+    collection = make_collection("many", images(50, 5))
+    names = ["red", "blue", "red", "green", None]
+    told = [replace(record, domain=name) for record, name in zip(collection.records, names, strict=True)]
+    write_manifest(collection.uri, told)
+    done = run(config(tmp_path / "run", collection=collection.uri))
+    assert [domain.name for domain in done.spec.domains] == ["blue", "green", "red"]
+    assert "1 of 5 images are of no domain" in caplog.text
+    chosen = config(tmp_path / "two", collection=collection.uri, source_domain="red", target_domain="blue")
+    assert [domain.name for domain in plan_translation(chosen).domains] == ["red", "blue"]
+    with pytest.raises(ConfigError, match="separate networks are for two domains; got 3"):
+        plan_translation(config(tmp_path / "x", collection=collection.uri, separate=True))
+    with pytest.raises(ConfigError, match="no image has domain pink"):
+        plan_translation(replace(chosen, target_domain="pink"))
+
+
+def test_what_cannot_work_is_refused(pair, make_collection, tmp_path, capsys):
+    rgb = make_collection("rgb", images(100, channels=3)).uri
+    with pytest.raises(DataError, match="source have 1 channels"):
+        plan_translation(config(tmp_path / "x", source=pair["source"], target=rgb))
+    with pytest.raises(ConfigError, match="crop_px must be a multiple of 4 and >= 64"):
+        plan_translation(config(tmp_path / "x", train=replace(TRAIN, crop_px=48), **pair))
+    with pytest.raises(ConfigError, match="4 workers cannot share"):
+        plan_translation(config(tmp_path / "x", run=RunConfig(workers=4), **pair))
+    with pytest.raises(DataError, match="two domains or more are needed, but its column domain has none"):
+        plan_translation(config(tmp_path / "x", collection=rgb))
+    assert main(["train", "drit", "--collection", rgb, "--out", str(tmp_path / "x")]) == 2
+    assert "raydom domains" in capsys.readouterr().err
