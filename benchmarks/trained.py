@@ -1,0 +1,165 @@
+"""How much of the lost quality each trained adaptation brings back on real image pairs.
+
+For each pair and seed: a U-Net trained on the source (also the row "none"), adapted from there by each method with the
+target's training images without labels; and a U-Net trained on those with labels (the ceiling). F1 on other target
+images. The settings are the defaults, fixed before any target label was read; beside F1 stand the two scores that need
+no target label: F1 on the source's validation images, and the certainty (1 - mean entropy) on the target's.
+
+    RAYDOM_DATA=... uv run python benchmarks/trained.py --out benchmarks/results --pairs drive-chase --methods dann
+
+Rows are appended to OUT/trained.parquet; rows that are there already are skipped, so a table grows over several runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from adaptation import DOMAINS, PAIRS, TRAIN, collection_of
+
+from raydom.algorithms.trained import load_trained
+from raydom.cluster.compare import compare
+from raydom.cluster.train import run_training, train_supervised
+from raydom.commands import (
+    AdaptationConfig,
+    CompareConfig,
+    DannConfig,
+    DiscrepancyConfig,
+    EntropyConfig,
+    MeanTeacherConfig,
+    OutputAdversaryConfig,
+    SupervisedConfig,
+)
+from raydom.config import RunConfig, TrainConfig
+from raydom.report.tables import show_table
+from raydom.storage.collection import open_collection
+from raydom.training.adaptation import certainty, plan_adaptation
+from raydom.training.crops import CropReader, CropView
+
+RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=1)
+NETWORK = {"base_channels": 16, "depth": 4}
+LEVELS = ("encoder0", "encoder1", "encoder2", "encoder3", "bottleneck", "decoder3", "decoder2", "decoder1", "decoder0")
+Make = Callable[..., AdaptationConfig]
+
+
+def made(config: type[AdaptationConfig], **fields: Any) -> Make:
+    return lambda **shared: config(**shared, **fields)
+
+
+METHODS: dict[str, Make] = {
+    **{f"dann {level}": made(DannConfig, levels=(level,)) for level in LEVELS},
+    "dann all levels": made(DannConfig, levels=LEVELS),
+    "dann bottleneck, decoder0": made(DannConfig, levels=("bottleneck", "decoder0")),
+    "output adversary": made(OutputAdversaryConfig),
+    "output adversary, alternating": made(OutputAdversaryConfig, updates="alternating", weight=0.01),
+    "entropy": made(EntropyConfig),
+    "entropy, adversarial": made(EntropyConfig, mode="adversarial"),
+    "classifier discrepancy": made(DiscrepancyConfig),
+    "mean teacher": made(MeanTeacherConfig),
+    "source alone, longer": made(EntropyConfig, weight=0.0),
+    "one target label": made(EntropyConfig, weight=0.0, labelled_target=1),
+    "one target label, output adversary": made(OutputAdversaryConfig, labelled_target=1),
+    "one target label, mean teacher": made(MeanTeacherConfig, labelled_target=1),
+}
+
+
+def supervised(domain: str, seed: int, steps: int, data: Path, out: Path) -> str:
+    """A U-Net trained on the training images of a domain."""
+    run = str(out / "trained-models" / f"{domain}-s{seed}-{steps}")
+    collection = collection_of(domain, "train", data, out)
+    config = TrainConfig(steps=steps, seed=seed, **TRAIN)
+    mask = "fov" if DOMAINS[domain].mask else None
+    train_supervised(SupervisedConfig(collection=collection, out=run, train=config, run=RUN, mask=mask, **NETWORK))
+    return run
+
+
+def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> str:
+    """The source's U-Net, adapted to the target."""
+    source, target = PAIRS[pair]
+    run = str(options.out / "trained-models" / f"{pair}-{method.replace(', ', '-').replace(' ', '-')}-s{seed}")
+    config = METHODS[method](
+        source=collection_of(source, "train", data, options.out),
+        target=collection_of(target, "train", data, options.out),
+        out=run,
+        initial=supervised(source, seed, options.steps, data, options.out),
+        mask=None,
+        train=TrainConfig(
+            steps=options.adapt_steps, seed=seed, batch_size=4, crop_px=128, learning_rate=1e-3, validate_every=100
+        ),
+        run=RUN,
+        **NETWORK,
+    )
+    run_training(plan_adaptation(config))
+    return run
+
+
+def row_of(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """F1 on the target's images for scores, and what can be told without them."""
+    source, target = PAIRS[pair]
+    if method in ("none", "trained on the target"):
+        run = supervised(source if method == "none" else target, seed, options.steps, data, options.out)
+    else:
+        run = adapted(method, pair, seed, options, data)
+    config = CompareConfig(
+        source=collection_of(source, "train", data, options.out),
+        target=collection_of(target, "score", data, options.out),
+        mask="fov" if DOMAINS[target].mask else None,
+        model=(run,),
+        methods=("none",),
+        out=str(options.out / "trained-comparisons" / f"{pair}-{Path(run).name}"),
+        run=RUN,
+    )
+    compare(config)
+    (scored,) = pq.read_table(f"{config.out}/comparison.parquet").to_pylist()
+    network, spec = load_trained(run)
+    unlabelled = open_collection(collection_of(target, "train", data, options.out))
+    ids = tuple(record.image_id for record in unlabelled.records)
+    reader = CropReader(unlabelled, ids, CropView.of(spec, labelled=False))
+    rows = pq.read_table(f"{run}/metrics.parquet").to_pylist()
+    return {
+        "f1": scored["f1"],
+        "source_f1": [row["score"] for row in rows if row.get("score") is not None][-1],
+        "certainty": certainty(network, reader, ids, spec, torch.device("cpu")),
+        "seconds": rows[-1]["seconds"],
+    }
+
+
+def main() -> int:
+    """Parse the options, make the rows that are not there, show the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--pairs", nargs="+", default=["drive-chase", "chase-drive", "isbi-vnc", "vnc-isbi"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=600, help="of the source's model")
+    parser.add_argument("--adapt-steps", type=int, default=300)
+    parser.add_argument("--methods", nargs="+", default=["none", "trained on the target", *METHODS])
+    options = parser.parse_args()
+    options.out = options.out.absolute()
+    torch.set_num_threads(1)
+    data = Path(os.environ["RAYDOM_DATA"])
+    path = options.out / "trained.parquet"
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
+    for seed in options.seeds:
+        for pair in options.pairs:
+            for method in options.methods:
+                key = {"pair": pair, "method": method, "seed": seed, "steps": options.steps}
+                key["adapt_steps"] = options.adapt_steps
+                if any(key.items() <= row.items() for row in rows):
+                    continue
+                rows.append(key | row_of(method, pair, seed, options, data))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(pa.Table.from_pylist(rows), path)
+                print(rows[-1], flush=True)
+    show_table(pa.Table.from_pylist(rows), digits=3)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
