@@ -328,6 +328,8 @@ class DomainsConfig:
     """Folder of the model run."""
     images: ImageFilter = field(default_factory=ImageFilter)
     target_images: TargetFilter = field(default_factory=TargetFilter)
+    sample_every: int | None = None
+    """Draw what is made now every so many steps, as pictures in OUT/samples."""
     run: TrainRunConfig = field(default_factory=lambda: TrainRunConfig(workers=1))
 
     def check_domains(self) -> None:

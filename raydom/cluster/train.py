@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from raydom.commands import SupervisedConfig
 from raydom.errors import ClusterError, ConfigError
 from raydom.storage import files
 from raydom.storage.model_run import CHECKPOINTS, ModelRun
+from raydom.training.board import Board
 from raydom.training.loop import Report
 from raydom.training.progress import TrainingProgress
 from raydom.training.runner import TrainingPlan, choose_device, complete, execute_loop, train_here
@@ -83,7 +84,11 @@ def train_on_ray(plan: TrainingPlan) -> bytes:
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
         )
-        with TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress, _watching(mailbox, progress):
+        with (
+            TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress,
+            Board(plan.out, plan.num_steps) as board,
+            _watching(mailbox, (progress.update, board.update)),
+        ):
             result = _fit(trainer)
         if files.exists(failure):
             told = files.read_json(failure)
@@ -124,14 +129,15 @@ def _train_worker(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _watching(mailbox: Any, progress: TrainingProgress) -> Iterator[None]:
+def _watching(mailbox: Any, watchers: Sequence[Callable[[Report], None]]) -> Iterator[None]:
     """Show what is in the mailbox while the block runs."""
     over = threading.Event()
 
     def show() -> None:
         try:
             for report in ray.get(mailbox.take.remote(), timeout=30):
-                progress.update(Report(**report))
+                for watch in watchers:
+                    watch(Report(**report))
         except ray.exceptions.RayError as error:
             logger.debug("no progress to show: %s", error)
 
@@ -167,11 +173,14 @@ def _fit(trainer: TorchTrainer) -> ray.train.Result:
 
 def _scaling(plan: TrainingPlan) -> ray.train.ScalingConfig:
     run = plan.run
+    workers = run.workers or 1
     resources = {"CPU": run.cpus_per_worker}
     if run.gpus_per_worker > 0:
         resources["GPU"] = run.gpus_per_worker
     return ray.train.ScalingConfig(
-        num_workers=run.workers or 1, use_gpu=run.gpus_per_worker > 0, resources_per_worker=resources
+        num_workers=workers if plan.train.min_workers is None else (plan.train.min_workers, workers),
+        use_gpu=run.gpus_per_worker > 0,
+        resources_per_worker=resources,
     )
 
 
@@ -189,7 +198,8 @@ def _is_embedded(plan: TrainingPlan) -> bool:
 
 def _check_resources(plan: TrainingPlan) -> None:
     """Refuse what an embedded Ray can never offer; a cluster may still grow, so there it is a warning."""
-    run, workers, there = plan.run, plan.run.workers or 1, ray.cluster_resources()
+    run, there = plan.run, ray.cluster_resources()
+    workers = plan.train.min_workers or run.workers or 1
     for kind, each in (("CPU", run.cpus_per_worker), ("GPU", run.gpus_per_worker)):
         if workers * each <= there.get(kind, 0.0):
             continue

@@ -45,6 +45,9 @@ class TrainConfig:
     """Radius of the smaller particles, px. Default: 3."""
     large_particles_px: float | None = None
     """Radius of the larger particles, px. Default: twice that of the smaller ones."""
+    min_workers: int | None = None
+    """Go on with as few workers as this when some are lost, and with more again, up to --workers, when they can be had;
+    the result then depends on how many there were. Default: as many as asked for, always."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class TrainConfig:
             self.steps is None or self.epochs is None,
             f"give --steps or --epochs, not both; got steps={self.steps}, epochs={self.epochs}.",
         )
-        for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every", "patience"):
+        for name in ("steps", "epochs", "batch_size", "crop_px", "validate_every", "patience", "min_workers"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be >= 1; got {value}.")
         require(

@@ -25,6 +25,7 @@ from raydom.commands import (
     AdaptationConfig,
     DannConfig,
     DiscrepancyConfig,
+    DomainsConfig,
     EntropyConfig,
     MeanTeacherConfig,
     OutputAdversaryConfig,
@@ -43,6 +44,7 @@ from raydom.training.domains import DomainImages, DomainSampler, check_channels,
 from raydom.training.evaluation import validation_score, validation_windows
 from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
+from raydom.training.samples import segmented
 from raydom.training.seeds import ORDER, derived_generator
 
 NAMES: dict[type[AdaptationConfig], str] = {
@@ -98,7 +100,7 @@ class AdaptationPlan:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        left_out = ("run", "out", "source", "target", "collection", "images", "target_images")
+        left_out = DomainsConfig.__dataclass_fields__
         config = {name: value for name, value in to_dict(self.config).items() if name not in left_out}
         return {
             "algorithm": self.algorithm,
@@ -145,6 +147,8 @@ class AdaptationPlan:
             batch_at=lambda step: sampler.batch(step, rank, world_size),
             validate=validate,
             keep_last=config.select == "last",
+            sample=lambda: segmented(algorithm.exported(), sampler.batch(0).domains, device),
+            sample_every=config.sample_every,
         )
 
 

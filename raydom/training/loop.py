@@ -38,6 +38,10 @@ class Training:
     """A score, larger is better; the same on all processes. None: the last weights are the best."""
     keep_last: bool = False
     """Whether the last weights count as the best whatever their score."""
+    sample: Callable[[], bytes] | None = None
+    """Draws what the training makes now, as PNG. Called on process 0."""
+    sample_every: int | None = None
+    """Steps between two such pictures; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def train(
     checkpoint: bytes | None = None,
     save: Callable[[Report, bytes | None], None] = lambda report, state: None,
     watch: Callable[[Report], None] = lambda report: None,
+    show: Callable[[int, bytes], None] = lambda step, picture: None,
 ) -> None:
     """Train from the first step, or from a checkpoint, to the last.
 
@@ -81,6 +86,7 @@ def train(
         checkpoint: What an earlier call saved.
         save: Called every ``validate_every`` steps and after the last, on all processes, with the state on process 0.
         watch: Called after every step.
+        show: Called with each picture and its step, on process 0.
 
     Raises:
         DivergedError: When a loss or a gradient is not finite, before it reaches the weights, on all processes.
@@ -103,6 +109,9 @@ def train(
                 score = training.validate() if training.validate is not None else None
             report = loop.record(losses, score, at_checkpoint)
             watch(report)
+            wanted = training.sample_every is not None and loop.step % training.sample_every == 0
+            if wanted and training.sample is not None and distributed.rank() == 0:
+                show(loop.step, training.sample())
             if at_checkpoint:
                 save(report, loop.state())
             if loop.has_stalled:

@@ -12,8 +12,12 @@ from raydom.errors import ConfigError
 from raydom.storage import files
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
 from raydom.storage.model_run import CHECKPOINTS, ModelRun, begin_model_run, write_model_run
+from raydom.training.board import Board
 from raydom.training.loop import Report, Training, finished, train
 from raydom.training.progress import TrainingProgress
+
+SAMPLES = "samples"
+"""Folder of the pictures that a training draws of itself."""
 
 
 @runtime_checkable
@@ -66,13 +70,20 @@ def train_here(plan: TrainingPlan) -> bytes:
     if (plan.run.workers or 1) > 1:
         raise ConfigError(f"--serial trains with one worker; got workers={plan.run.workers}. Leave one of them out.")
     folder = files.join(plan.out, CHECKPOINTS, "serial")
-    with TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress:
+    with (
+        TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress,
+        Board(plan.out, plan.num_steps) as board,
+    ):
+
+        def watch(report: Report) -> None:
+            progress.update(report)
+            board.update(report)
 
         def save(report: Report, state: bytes | None) -> None:
             assert state is not None
             save_checkpoint(folder, report.step, state)
 
-        execute_loop(plan, choose_device(plan.run), latest_checkpoint(folder), save, progress.update)
+        execute_loop(plan, choose_device(plan.run), latest_checkpoint(folder), save, watch)
     state = latest_checkpoint(folder)
     assert state is not None
     return state
@@ -90,7 +101,16 @@ def execute_loop(
     torch.set_num_threads(max(1, int(plan.run.cpus_per_worker)))
     try:
         training = plan.assemble(device)
-        train(training, plan.train, plan.num_steps, device=device, checkpoint=checkpoint, save=save, watch=watch)
+        train(
+            training,
+            plan.train,
+            plan.num_steps,
+            device=device,
+            checkpoint=checkpoint,
+            save=save,
+            watch=watch,
+            show=lambda step, png: files.write_bytes_atomic(files.join(plan.out, SAMPLES, f"step-{step:08d}.png"), png),
+        )
     finally:
         torch.set_num_threads(threads_before)
 

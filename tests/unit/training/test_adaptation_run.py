@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from raydom.cluster.commands import train_adaptation
 from raydom.commands import (
@@ -87,6 +88,7 @@ def test_training_can_begin_with_a_model_run(domains, tmp_path):
     source, target = domains
     first = EntropyConfig(source=source, target=target, out=str(tmp_path / "first"), **SMALL)
     train_adaptation(first)
+    assert not (tmp_path / "first" / "samples").exists()
     frozen = replace(TRAIN, learning_rate=1e-12, weight_decay=0.0, steps=1)
     second = EntropyConfig(
         source=source, target=target, out=str(tmp_path / "second"), initial=first.out, **(SMALL | {"train": frozen})
@@ -153,3 +155,20 @@ def test_filters_of_two_collections_are_apart(domains, tmp_path):
         source=source, target=target, out=str(tmp_path / "run"), images=ImageFilter(keep=("height<50",)), **SMALL
     )
     assert len(plan_adaptation(config).target.training_ids) == 3
+
+
+def test_a_run_shows_itself_and_pictures_change_nothing(domains, tmp_path):
+    source, target = domains
+    config = EntropyConfig(source=source, target=target, out=str(tmp_path / "plain"), **SMALL)
+    train_adaptation(config)
+    train_adaptation(replace(config, out=str(tmp_path / "shown"), sample_every=2))
+    for step in (2, 4):
+        with Image.open(tmp_path / "shown" / "samples" / f"step-{step:08d}.png") as picture:
+            assert picture.size == (2 * 32 + 2, 4 * 32 + 6)  # two crops of two domains, and what is made of them
+            assert len(set(picture.convert("L").getdata())) > 2
+    plain, shown = (open_model_run(str(tmp_path / name)).weights() for name in ("plain", "shown"))
+    assert all(np.array_equal(plain[name], shown[name]) for name in plain)
+    (events,) = (tmp_path / "shown" / "tensorboard").iterdir()
+    assert {b"adapt/entropy", b"score"} <= {
+        name for name in (b"adapt/entropy", b"score") if name in events.read_bytes()
+    }

@@ -1,0 +1,63 @@
+"""What a training shows of itself while it goes on: a grid of pictures every so many steps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from raydom.algorithms.adaptation import class_probabilities, finest
+from raydom.algorithms.phases import Batch
+
+GAP_PX = 2
+SHOWN = 4
+"""Crops in a grid."""
+
+
+def picture(rows: Sequence[Sequence[Float[Tensor, "c h w"]]]) -> bytes:
+    """Images of one size in rows and columns, as PNG: intensities from 0 to 1; three channels are RGB, of others the
+    first is shown."""
+    height, width = rows[0][0].shape[1:]
+    sides = (len(rows) * (height + GAP_PX) - GAP_PX, len(rows[0]) * (width + GAP_PX) - GAP_PX)
+    canvas = np.full((*sides, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            shown = image if len(image) == 3 else image[:1].expand(3, -1, -1)
+            pixels = (shown.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            top, left = y * (height + GAP_PX), x * (width + GAP_PX)
+            canvas[top : top + height, left : left + width] = pixels
+    sink = io.BytesIO()
+    Image.fromarray(canvas).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def evaluated(modules: Sequence[nn.Module], draw: Callable[[], bytes]) -> bytes:
+    """What is drawn with modules in evaluation mode and without gradients; their modes are given back."""
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            return draw()
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+
+
+def segmented(network: nn.Module, batches: Sequence[Batch], device: torch.device) -> bytes:
+    """For each batch a row of images, and below it one of the probability that each pixel is no background."""
+
+    def draw() -> bytes:
+        rows = []
+        for batch in batches:
+            images = batch.images[:SHOWN].to(device)
+            foreground = 1 - class_probabilities(finest(network(images)))[:, :1]
+            rows += [list(images), list(foreground)]
+        return picture(rows)
+
+    return evaluated([network], draw)
