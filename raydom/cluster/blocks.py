@@ -1,8 +1,12 @@
 """Block jobs on Ray Data: the cluster twin of ``inference/runner.py``.
 
-A task travels as one short line of text; its pixels are read and written by the actor that computes it, on threads
-beside the computation, so they never pass through the object store. Receipts are written by the actor, right after the
-pixels: what the driver sees is progress only.
+A task travels as one short line of text; its pixels are read and written by the process that computes it, on threads
+beside the computation, so they never pass through the object store. Receipts are written by that process, right after
+the pixels: what the driver sees is progress only.
+
+On CPUs batches are Ray tasks: their processes stay for the stages and jobs that follow, with torch imported and models
+open, where each new pool of actors would start processes of its own. With GPUs, what asks a network is done by actors,
+since Ray ends the process of a task that had a GPU; no GPU is held while objects are stitched and pyramids made.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,12 +33,15 @@ from raydom.inference.runner import Check, JobReport, device_of, execute_seriall
 from raydom.inference.worker import BlockWorker, Processor, Task
 
 TASKS_PER_BATCH = 16
-"""Tasks that an actor takes at a time, and so the most that are repeated when it dies."""
+"""Tasks that a process takes at a time, and so the most that are repeated when it dies."""
 BLOCK_PX = 512 * 512
 """Pixels of a block beyond which there are no more of them to a batch than that."""
 MAX_TASKS_PER_BATCH = 128
+ASKS_A_NETWORK = ("overview", "block")
+"""Stages that compute on GPUs where the run has some."""
 
 OpenProcessor = Callable[[BlockJob, str], Processor]
+Batch = dict[str, np.ndarray]
 
 RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """The line of a traceback that tells what was raised."""
@@ -47,28 +55,53 @@ def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig, *, keep_parts: bool
         return run_jobs(jobs, run, execute_on_ray, keep_parts=keep_parts)
 
 
-class BlockActor:
-    """One worker of the pool: opens models and styles once, then processes batches of tasks."""
+@dataclass(frozen=True)
+class Opening:
+    """What a process needs to do tasks of a run."""
 
-    def __init__(self, jobs: Sequence[BlockJob], run: RunConfig, run_id: str, open_processor: OpenProcessor) -> None:
+    jobs: Sequence[BlockJob]
+    run: RunConfig
+    run_id: str
+    open_processor: OpenProcessor
+    device: str
+
+    def open(self) -> BlockWorker:
         import torch
 
-        torch.set_num_threads(max(1, int(run.cpus_per_worker)))
-        device = device_of(run)
-        self._worker = BlockWorker(
-            lambda number: open_processor(jobs[number], device),
-            [job.folder for job in jobs],
-            run_id=run_id,
+        torch.set_num_threads(max(1, int(self.run.cpus_per_worker)))
+        return BlockWorker(
+            lambda number: self.open_processor(self.jobs[number], self.device),
+            [job.folder for job in self.jobs],
+            run_id=self.run_id,
             node=ray.get_runtime_context().get_node_id(),
             node_is_alive=_node_is_alive,
         )
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+
+class BlockActor:
+    """One worker of a pool: opens models and styles once, then processes batches of tasks."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._worker = opening.open()
+
+    def __call__(self, batch: Batch) -> Batch:
         receipts = self._worker.process([Task.from_json(text) for text in batch["task"]])
         return {
             "block_id": np.array([receipt.block_id for receipt in receipts]),
             "failed": np.array([receipt.status != "ok" for receipt in receipts]),
         }
+
+
+_actors: dict[str, BlockActor] = {}
+"""What this process has open: the models and styles of the last run that it did batches of."""
+
+
+def process_batch(batch: Batch, opening: Opening) -> Batch:
+    """Process a batch of tasks as an actor would, in a process that also does batches of other runs."""
+    if opening.run_id not in _actors:
+        _actors.clear()
+        _actors[opening.run_id] = BlockActor(opening)
+    return _actors[opening.run_id](batch)
 
 
 def execute_on_ray(
@@ -80,26 +113,36 @@ def execute_on_ray(
     check: Check,
     open_processor: OpenProcessor = Predictor,
 ) -> None:
-    """Do tasks on a pool of actors.
+    """Do tasks of one stage in several processes.
 
-    Actors and tasks are retried by Ray without end, which is safe because a task that kills its worker is quarantined
-    by its strikes.
+    They are retried by Ray without end, which is safe because a task that kills its worker is quarantined by its
+    strikes.
 
     Args:
-        open_processor: Opens what does the tasks of a job, on a device, in each actor.
+        open_processor: Opens what does the tasks of a job, on a device, in each process.
     """
     _set_data_context()
     workers = min(len(tasks), num_workers(run))
     batch = max(1, min(_tasks_per_batch(tasks), math.ceil(len(tasks) / (2 * workers))))
     items: list[dict[str, Any]] = [{"task": task.to_json()} for task in tasks]
-    done = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch)).map_batches(
-        BlockActor,
-        fn_constructor_args=(list(jobs), run, run_id, open_processor),
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
-        num_cpus=run.cpus_per_worker,
-        num_gpus=run.gpus_per_worker or None,
-    )
+    batches = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch))
+    if run.gpus_per_worker > 0 and tasks[0].kind in ASKS_A_NETWORK:
+        done = batches.map_batches(
+            BlockActor,
+            fn_constructor_args=(Opening(jobs, run, run_id, open_processor, device_of(run)),),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            num_cpus=run.cpus_per_worker,
+            num_gpus=run.gpus_per_worker,
+        )
+    else:
+        done = batches.map_batches(
+            process_batch,
+            fn_args=(Opening(jobs, run, run_id, open_processor, "cpu"),),
+            batch_size=None,
+            compute=ray.data.TaskPoolStrategy(workers),
+            num_cpus=run.cpus_per_worker,
+        )
     try:
         for rows in done.iter_batches(batch_size=None, prefetch_batches=0):
             progress.update(len(rows["failed"]), int(rows["failed"].sum()))

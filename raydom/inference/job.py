@@ -31,7 +31,7 @@ from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 from raydom.images.resample import grid_size
 from raydom.images.tiles import cut_blocks
-from raydom.inference.models import absolute_model, open_model
+from raydom.inference.models import Model, absolute_model, open_model
 from raydom.inference.worker import Task
 from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
@@ -129,6 +129,7 @@ class JobPlan:
     """The settings and the tasks of a job, in their stages."""
 
     job: BlockJob
+    model: Model | None
     settings: dict[str, Any]
     stages: dict[str, list[Task]]
     """By kind, in the order of ``STAGES``."""
@@ -177,7 +178,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "version": BLOCK_VERSION,
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
-    plan = JobPlan(job, settings, {kind: [] for kind in STAGES})
+    plan = JobPlan(job, model, settings, {kind: [] for kind in STAGES})
     stages = plan.stages
     for image in images:
         record = image.record

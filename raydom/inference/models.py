@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from raydom.algorithms.trained import load_trained
 from raydom.config import ModelSpec, NetworkConfig
-from raydom.errors import ConfigError
+from raydom.errors import ConfigError, DataError
 from raydom.networks.threshold import Threshold
 from raydom.storage import files
 from raydom.storage.collection import Image
@@ -30,8 +32,21 @@ class Model:
     """Of a threshold, a fraction of the legal range."""
 
     def load(self) -> nn.Module:
-        """The network, in evaluation mode, on the CPU."""
-        return load_trained(self.name)[0] if self.level is None else Threshold(self.level).eval()
+        """The network, in evaluation mode, on the CPU.
+
+        Raises:
+            DataError: If its weights cannot be read, or are not finite.
+        """
+        network = load_trained(self.name)[0] if self.level is None else Threshold(self.level).eval()
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
+            raise DataError(f"{self.name}: some weights are not finite. Restore them, or train again.")
+        return network
+
+
+@functools.lru_cache(maxsize=1)
+def network_on(device: torch.device, model: Model) -> nn.Module:
+    """The network of a model, ready to be asked; one for all jobs of this process that follow each other with it."""
+    return model.load().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def absolute_model(name: str) -> str:

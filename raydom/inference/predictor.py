@@ -42,7 +42,7 @@ from raydom.images.resample import resample, source_region
 from raydom.images.seams import SeamScore, seam_scores
 from raydom.images.tiles import cut_blocks
 from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
-from raydom.inference.models import open_model
+from raydom.inference.models import network_on, open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
 from raydom.inference.objects import ObjectStages, Seen
 from raydom.inference.segmenter import Pass, Segmenter
@@ -92,7 +92,7 @@ class BlockOutput:
 
 
 class Predictor:
-    """The processor of a block job; loads the model and the style once.
+    """The processor of a block job; loads the model and the style once, when a task first needs them.
 
     Args:
         job: What to do.
@@ -103,24 +103,27 @@ class Predictor:
         self.job = job
         self.images = job.chosen_images()
         self.device = torch.device(device)
-        self.segmenter: Segmenter | None = None
-        self.spec: ModelSpec | None = None
-        if job.model is not None:
-            model = open_model(job.model, self.images)
-            self.spec = model.spec
-            loaded = model.load()
-            if not all(bool(torch.isfinite(parameter).all()) for parameter in loaded.parameters()):
-                raise DataError(f"{job.model}: some weights are not finite. Restore them, or train again.")
-            network = loaded.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.segmenter = Segmenter(network, model.spec, job.prediction, job.blocks.halo, self.device)
-        style = style_input(job.style.style, device) if job.style.style is not None else NO_STYLE
+        self.model = None if job.model is None else open_model(job.model, self.images)
+        self.spec: ModelSpec | None = None if self.model is None else self.model.spec
         self.objects = ObjectStages(job, self.spec) if self.spec is not None and job.makes_objects(self.spec) else None
-        self.styler = Styler(get_method(job.style.method), style, job.style)
         self._passed: tuple[str, dict[str, np.ndarray]] | None = None
         self.image = functools.lru_cache(maxsize=OPEN_IMAGES)(self.images.__getitem__)
         self._output = functools.lru_cache(maxsize=OPEN_IMAGES)(
             lambda uri, path: zarr_images.open_array(uri, path, mode="r+")
         )
+
+    @functools.cached_property
+    def segmenter(self) -> Segmenter | None:
+        if self.model is None:
+            return None
+        network = network_on(self.device, self.model)
+        return Segmenter(network, self.model.spec, self.job.prediction, self.job.blocks.halo, self.device)
+
+    @functools.cached_property
+    def styler(self) -> Styler:
+        style = self.job.style
+        known = NO_STYLE if style.style is None else style_input(style.style, str(self.device))
+        return Styler(get_method(style.method), known, style)
 
     def stylised(self, image: Image, region: Region) -> np.ndarray:
         """What the network sees of a region, on the output's grid: (c, h, w) pixels of the image's dtype."""

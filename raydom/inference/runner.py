@@ -121,6 +121,7 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Ch
     retried = [_failures(plan) if run.retry_failed else {} for plan in plans]
     known = [_valid(plan, before) for plan, before in zip(plans, retried, strict=True)]
     run_id = uuid.uuid4().hex
+    _check_weights(plans, known)
 
     def stage(label: str, tasks: list[Task], unit: str) -> None:
         if tasks:
@@ -207,6 +208,16 @@ def _to_do(plans: list[JobPlan], known: list[dict[str, Receipt]], kind: str) -> 
             broken = {task.block.image_id for task in before if not _is_ok(receipts.get(task.key))}
         todo += [t for t in plan.stages[kind] if t.key not in receipts and t.block.image_id not in broken]
     return todo
+
+
+def _check_weights(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> None:
+    """Refuse weights that cannot be used before the first block; that the model fits its images is checked already."""
+    for model in {
+        plan.model
+        for plan, receipts in zip(plans, known, strict=True)
+        if plan.model is not None and any(task.key not in receipts for task in plan.stages["block"])
+    }:
+        model.load()
 
 
 def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], blocks: list[Task]) -> None:

@@ -13,13 +13,13 @@ from raydom.errors import ConfigError, DataError
 from raydom.images.votes import voted
 from raydom.inference import models
 from raydom.inference.job import BlockJob
-from raydom.inference.predictor import Predictor
 from raydom.inference.runner import execute_serially, run_jobs
 from raydom.inference.segmenter import Segmenter
 from raydom.networks.build import build_network
 from raydom.networks.maskrcnn import Detections
 from raydom.storage.collection import open_collection
 from raydom.storage.model_run import write_model_run
+from raydom.storage.receipts import RunFolder
 from raydom.types import Region
 
 QUIET = RunConfig(quiet=True, serial=True)
@@ -181,7 +181,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, make_collection) -> N
     write_model_run(run, spec_of(network, SMALL), weights, {})
     job = BlockJob(name="s", collection=make_collection("c", {"a": PIXELS}).uri, out=str(tmp_path / "o"), model=run)
     with pytest.raises(DataError, match="some weights are not finite"):
-        Predictor(job)
+        run_jobs([job], QUIET, execute_serially)
+    assert not RunFolder.of(job.out).read_receipts()  # refused before the first block
 
 
 def test_a_halo_means_nothing_to_networks_that_look_at_whole_images(tmp_path, make_collection) -> None:
