@@ -23,7 +23,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session():
-    """One embedded Ray for all tests: two CPUs, its own folder, ended with the session."""
+    """One embedded Ray for all tests: two CPUs, a GPU that is not there, its own folder, ended with the session."""
     import ray
 
     from raydom.cluster.session import ray_session as start
@@ -32,7 +32,7 @@ def ray_session():
     with tempfile.TemporaryDirectory(prefix="rd-") as folder:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ["PYTHONPATH"] = str(Path(__file__).parent / "ray")  # workers import style methods from there
-        with start(RunConfig(quiet=True), num_cpus=2, temp_dir=folder):
+        with start(RunConfig(quiet=True), num_cpus=2, num_gpus=1, temp_dir=folder):
             yield ray
 
 

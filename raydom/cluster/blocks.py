@@ -41,7 +41,8 @@ ASKS_A_NETWORK = ("overview", "block")
 """Stages that compute on GPUs where the run has some."""
 
 OpenProcessor = Callable[[BlockJob, str], Processor]
-Batch = dict[str, np.ndarray]
+Rows = dict[str, np.ndarray]
+"""Of Ray Data; a row is a batch of tasks, since Ray wants to be told the size of what it gives to a GPU."""
 
 RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """The line of a traceback that tells what was raised."""
@@ -84,24 +85,22 @@ class BlockActor:
     def __init__(self, opening: Opening) -> None:
         self._worker = opening.open()
 
-    def __call__(self, batch: Batch) -> Batch:
-        receipts = self._worker.process([Task.from_json(text) for text in batch["task"]])
-        return {
-            "block_id": np.array([receipt.block_id for receipt in receipts]),
-            "failed": np.array([receipt.status != "ok" for receipt in receipts]),
-        }
+    def __call__(self, rows: Rows) -> Rows:
+        tasks = [Task.from_json(line) for text in rows["tasks"] for line in text.splitlines()]
+        receipts = self._worker.process(tasks)
+        return {"done": np.array([len(receipts)]), "failed": np.array([sum(r.status != "ok" for r in receipts)])}
 
 
 _actors: dict[str, BlockActor] = {}
 """What this process has open: the models and styles of the last run that it did batches of."""
 
 
-def process_batch(batch: Batch, opening: Opening) -> Batch:
+def process_batch(rows: Rows, opening: Opening) -> Rows:
     """Process a batch of tasks as an actor would, in a process that also does batches of other runs."""
     if opening.run_id not in _actors:
         _actors.clear()
         _actors[opening.run_id] = BlockActor(opening)
-    return _actors[opening.run_id](batch)
+    return _actors[opening.run_id](rows)
 
 
 def execute_on_ray(
@@ -123,14 +122,15 @@ def execute_on_ray(
     """
     _set_data_context()
     workers = min(len(tasks), num_workers(run))
-    batch = max(1, min(_tasks_per_batch(tasks), math.ceil(len(tasks) / (2 * workers))))
-    items: list[dict[str, Any]] = [{"task": task.to_json()} for task in tasks]
-    batches = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / batch))
+    size = max(1, min(_tasks_per_batch(tasks), math.ceil(len(tasks) / (2 * workers))))
+    texts = [task.to_json() for task in tasks]
+    rows: list[Any] = [{"tasks": "\n".join(texts[start : start + size])} for start in range(0, len(texts), size)]
+    batches = ray.data.from_items(rows, override_num_blocks=len(rows))
     if run.gpus_per_worker > 0 and tasks[0].kind in ASKS_A_NETWORK:
         done = batches.map_batches(
             BlockActor,
             fn_constructor_args=(Opening(jobs, run, run_id, open_processor, device_of(run)),),
-            batch_size=None,
+            batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
             num_cpus=run.cpus_per_worker,
             num_gpus=run.gpus_per_worker,
@@ -139,13 +139,13 @@ def execute_on_ray(
         done = batches.map_batches(
             process_batch,
             fn_args=(Opening(jobs, run, run_id, open_processor, "cpu"),),
-            batch_size=None,
+            batch_size=1,
             compute=ray.data.TaskPoolStrategy(workers),
             num_cpus=run.cpus_per_worker,
         )
     try:
-        for rows in done.iter_batches(batch_size=None, prefetch_batches=0):
-            progress.update(len(rows["failed"]), int(rows["failed"].sum()))
+        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+            progress.update(int(batch["done"].sum()), int(batch["failed"].sum()))
             check()
     except ray.exceptions.RayError as error:
         raise ClusterError(

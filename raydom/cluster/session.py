@@ -24,7 +24,9 @@ EMBEDDED_STORE_BYTES = 512 * 2**20
 
 
 @contextmanager
-def ray_session(run: ClusterConfig, *, num_cpus: int | None = None, temp_dir: str | None = None) -> Iterator[None]:
+def ray_session(
+    run: ClusterConfig, *, num_cpus: int | None = None, num_gpus: int | None = None, temp_dir: str | None = None
+) -> Iterator[None]:
     """A Ray to work on, for the time of a ``with`` block.
 
     A Ray that this process already uses is used further. Else ``run.address`` or RAY_ADDRESS is joined. Else an
@@ -33,6 +35,7 @@ def ray_session(run: ClusterConfig, *, num_cpus: int | None = None, temp_dir: st
     Args:
         run: Where to run.
         num_cpus: CPUs that an embedded Ray offers. Default: those of the machine.
+        num_gpus: GPUs that it offers. Default: those of the machine.
         temp_dir: Folder for the sessions of an embedded Ray; keep its path short.
 
     Raises:
@@ -56,6 +59,7 @@ def ray_session(run: ClusterConfig, *, num_cpus: int | None = None, temp_dir: st
                 ray.init(
                     address="local",  # never another Ray that happens to be on this machine
                     num_cpus=num_cpus,
+                    num_gpus=num_gpus,
                     include_dashboard=False,
                     object_store_memory=EMBEDDED_STORE_BYTES,
                     logging_level=logging.ERROR,

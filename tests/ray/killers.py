@@ -27,6 +27,14 @@ def on_white(content, style, config, generator):
 once.pointwise = on_white.pointwise = True
 
 
+def open_on_cpu(job, device):
+    """The processor of a job in a worker that was given a GPU, which is not there."""
+    from raydom.inference.predictor import Predictor
+
+    assert device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"]
+    return Predictor(job, "cpu")
+
+
 def read_or_die(task):
     """Ingests a file. Its worker is killed by ``b-always`` each time, by ``a-once`` when half its image is written."""
     from raydom.ingestion.file import ingest_file

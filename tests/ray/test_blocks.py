@@ -1,13 +1,16 @@
 """The block engine on Ray: it gives what the serial runner gives, also when workers die."""
 
 import dataclasses
+import functools
 
+import killers
 import numpy as np
 import pytest
 
-from raydom.cluster.blocks import run_block_jobs
+from raydom.cluster.blocks import execute_on_ray, run_block_jobs
 from raydom.config import BlockConfig, InstanceConfig, RunConfig, StyleConfig
 from raydom.inference.job import BlockJob
+from raydom.inference.runner import run_jobs
 from raydom.storage import zarr_images
 from raydom.storage.collection import open_collection
 from raydom.storage.receipts import RunFolder
@@ -73,6 +76,14 @@ def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_ru
     (report,) = run_block_jobs([job], RAY)
     assert report.ok, report.failed
     assert (tmp_path / "flag").exists()  # it did happen
+    assert _pixels(job.out) == _serial_twin(job, tmp_path)
+
+
+def test_a_worker_that_was_given_a_gpu_does_what_the_serial_runner_does(ray_session, job, tmp_path):
+    job = dataclasses.replace(job, blocks=BlockConfig(block_size=96))
+    on_gpu = dataclasses.replace(RAY, workers=1, gpus_per_worker=1)
+    (report,) = run_jobs([job], on_gpu, functools.partial(execute_on_ray, open_processor=killers.open_on_cpu))
+    assert report.ok, report.failed
     assert _pixels(job.out) == _serial_twin(job, tmp_path)
 
 
