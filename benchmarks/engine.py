@@ -184,9 +184,8 @@ def stages(folder: Path) -> None:
         planned = plan_job(jobs[1])
         predictor = Predictor(jobs[1])
         predictor.create_output(predictor.image("image"))
-        rows = ray.data.from_items(
-            [{"task": task.to_json()} for task in planned.blocks], override_num_blocks=len(planned.blocks)
-        )
+        tasks = planned.stages["block"]
+        rows = ray.data.from_items([{"task": task.to_json()} for task in tasks], override_num_blocks=len(tasks))
         # As many computing actors as in the other shape; reading and writing take what the CPUs have left.
         for stage, cpus, size in ((Read, 0.1, 1), (Compute, 0.8, 2), (Write, 0.1, 1)):
             pool = ray.data.ActorPoolStrategy(size=size)
@@ -221,7 +220,7 @@ class Nothing:
 def empty(folder: Path) -> None:
     collection = make_collection(folder / "c", (25_600, 25_600), filled=False)
     job = BlockJob(name="empty", collection=collection, out=str(folder / "o"), blocks=BlockConfig(block_size=64))
-    tasks, memory_mib = plan_job(job).blocks, {}
+    tasks, memory_mib = plan_job(job).stages["block"], {}
 
     def check() -> None:
         tenth = 10 * progress.done // len(tasks)
@@ -251,7 +250,7 @@ def resume(folder: Path) -> None:
 
     with suppress(KeyboardInterrupt):  # makes the empty output
         run_jobs([job], RUN, execute)
-    done = plan_job(job).blocks[:100_000]
+    done = plan_job(job).stages["block"][:100_000]
     for start in range(0, len(done), MAX_TASKS_PER_BATCH):
         job.folder.write_receipts(
             [
@@ -286,7 +285,7 @@ def plan(folder: Path) -> None:
     )
     seconds = time.perf_counter() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    print(f"plan: {len(made.blocks)} blocks in {seconds:.1f} s, {grown:.2f} GiB")
+    print(f"plan: {len(made.stages["block"])} blocks in {seconds:.1f} s, {grown:.2f} GiB")
 
 
 CASES = {
