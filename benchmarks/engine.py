@@ -285,7 +285,7 @@ def plan(folder: Path) -> None:
     )
     seconds = time.perf_counter() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    print(f"plan: {len(made.stages["block"])} blocks in {seconds:.1f} s, {grown:.2f} GiB")
+    print(f"plan: {len(made.stages['block'])} blocks in {seconds:.1f} s, {grown:.2f} GiB")
 
 
 CASES = {
