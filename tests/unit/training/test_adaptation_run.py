@@ -165,10 +165,9 @@ def test_a_run_shows_itself_and_pictures_change_nothing(domains, tmp_path):
     for step in (2, 4):
         with Image.open(tmp_path / "shown" / "samples" / f"step-{step:08d}.png") as picture:
             assert picture.size == (2 * 32 + 2, 4 * 32 + 6)  # two crops of two domains, and what is made of them
-            assert len(set(picture.convert("L").getdata())) > 2
+            assert picture.convert("L").getextrema()[0] < 200
     plain, shown = (open_model_run(str(tmp_path / name)).weights() for name in ("plain", "shown"))
     assert all(np.array_equal(plain[name], shown[name]) for name in plain)
     (events,) = (tmp_path / "shown" / "tensorboard").iterdir()
-    assert {b"adapt/entropy", b"score"} <= {
-        name for name in (b"adapt/entropy", b"score") if name in events.read_bytes()
-    }
+    written = events.read_bytes()
+    assert b"adapt/entropy" in written and b"score" in written
