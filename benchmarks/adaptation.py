@@ -27,7 +27,7 @@ from raydom.cluster.compare import compare
 from raydom.cluster.session import ray_session
 from raydom.cluster.train import train_supervised
 from raydom.commands import CompareConfig, IngestConfig, SupervisedConfig
-from raydom.config import METHODS, RunConfig, StyleOptions, TrainConfig
+from raydom.config import METHODS, TRAINED, RunConfig, StyleOptions, TrainConfig
 from raydom.report.tables import show_table
 
 RUN = RunConfig(quiet=True, workers=1, cpus_per_worker=2)
@@ -226,7 +226,8 @@ def main() -> int:
     parser.add_argument("--styles", type=int, default=1, help="style images of the source to try")
     parser.add_argument("--features", default="raydom")
     parser.add_argument("--overview-px", type=int, default=StyleOptions().overview_px)
-    parser.add_argument("--methods", nargs="+", default=[method for method in METHODS if method != "macenko"])
+    default = [method for method in METHODS if method not in ("macenko", *TRAINED)]
+    parser.add_argument("--methods", nargs="+", default=default)
     parser.add_argument("--without-ceiling", action="store_true", help="train no model on the target")
     options = parser.parse_args()
     data = Path(os.environ["RAYDOM_DATA"])

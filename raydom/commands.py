@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from raydom.config import (
     METHODS,
+    TRAINED,
     BlockConfig,
     CellConfig,
     ClusterConfig,
@@ -119,9 +120,10 @@ class CompareConfig:
     model: tuple[str, ...] = field(metadata={"repeat": True})
     """Folder of a trained model, or threshold:VALUE; may be given several times."""
     methods: tuple[str, ...] = field(
-        default=tuple(method for method in METHODS if method != "macenko"), metadata={"comma": True}
+        default=tuple(method for method in METHODS if method not in ("macenko", *TRAINED)), metadata={"comma": True}
     )
-    """Style methods, with commas between; none is always among them. Default: all but macenko, which takes only H&E."""
+    """Style methods, with commas between; none is always among them. Default: all but macenko, which takes only H&E,
+    and cyclegan, which needs --generator."""
     style: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Style image; may be given several times. Default: an image drawn from the source collection by the seed."""
     label: str = "label"
@@ -148,6 +150,11 @@ class CompareConfig:
                 method in METHODS or ":" in method,
                 f"unknown style method {method!r}; choose from {', '.join(METHODS)}, or package.module:function.",
             )
+        require(
+            self.options.generator is None or any(method in TRAINED for method in self.methods),
+            f"--generator {self.options.generator} has no effect with these methods: add {' or '.join(TRAINED)} to "
+            "--methods.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

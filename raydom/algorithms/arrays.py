@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from raydom.algorithms.large import Styler, global_pass, styled_region
-from raydom.algorithms.styles import StyleInput, get_method, style_config, with_features
-from raydom.config import StyleConfig
+from raydom.algorithms.style_interface import StyleInput
+from raydom.algorithms.styles import get_method, style_config, with_features
+from raydom.algorithms.translation import made_style, made_units
+from raydom.config import TRAINED, StyleConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.content import content_score
 from raydom.images.intensity import fraction_statistics, from_fraction, image_statistics, to_fraction
@@ -27,7 +29,7 @@ PART_PX = 1024
 
 def stylize(
     image: np.ndarray,
-    style: np.ndarray,
+    style: np.ndarray | None,
     method: str = "nst",
     *,
     channel_axis: int | None = None,
@@ -40,7 +42,8 @@ def stylize(
 
     Args:
         image: (h, w), or three axes of which one is channels. Any size; any integer, bool or floating dtype.
-        style: Likewise, of any size, with as many channels. Its dtype may be another.
+        style: Likewise, of any size, with as many channels. Its dtype may be another. None for methods that were
+            trained (cyclegan, with ``generator="RUN"``).
         method: One of ``methods()``, or ``package.module:function``.
         channel_axis: Which axis of three is channels. Default: the last.
         device: Torch device to compute on.
@@ -61,22 +64,22 @@ def stylize(
     chosen = get_method(method)
     config = with_features(style_config(method, options))
     content_cyx, axis = _channels_first(image, channel_axis, "image")
-    style_cyx, _ = _channels_first(style, channel_axis, "style")
-    if len(content_cyx) != len(style_cyx):
+    looks, style_units = _style(style, channel_axis, config, device)
+    if len(content_cyx) != looks.pixels.shape[1]:
         raise ConfigError(
-            f"the image has {len(content_cyx)} channels (shape {image.shape}) and the style {len(style_cyx)} (shape "
-            f"{style.shape}); give a style with as many channels, convert one of them, or set channel_axis."
+            f"the image has {len(content_cyx)} channels (shape {image.shape}) and the style {looks.pixels.shape[1]}"
+            f"{'' if style is None else f' (shape {style.shape})'}; give a style with as many channels, convert one of "
+            "them, or set channel_axis."
         )
     if method == "none":
         return image.copy()
-    content_statistics, style_statistics = image_statistics(content_cyx), image_statistics(style_cyx)
+    content_statistics = image_statistics(content_cyx)
     content = _style_input(content_cyx, content_statistics, device)
-    looks = _style_input(style_cyx, style_statistics, device)
     if content_regions is not None or style_regions is not None:
         if not chosen.takes_regions:
             raise ConfigError(f"method {method} knows no regions; use strotss, or leave out the regions.")
         labels = _regions(content_regions, content_cyx.shape[1:], "content_regions")
-        style_labels = _regions(style_regions, style_cyx.shape[1:], "style_regions")
+        style_labels = _regions(style_regions, tuple(looks.pixels.shape[2:]), "style_regions")
         strangers = set(labels.unique().tolist()) - set(style_labels.unique().tolist())
         if strangers:
             raise ConfigError(
@@ -91,10 +94,24 @@ def stylize(
         result = _in_parts(styler, content, generator)
     if _has_lost(content.pixels[0].cpu().numpy(), result, styler, config) and config.on_content_loss == "fallback":
         return image.copy()
-    both_float = content_cyx.dtype.kind == style_cyx.dtype.kind == "f"
-    units = style_statistics if both_float else content_statistics
-    pixels = from_fraction(result, content_cyx.dtype, units)
+    units = style_units if content_cyx.dtype.kind == "f" else None
+    pixels = from_fraction(result, content_cyx.dtype, content_statistics if units is None else units)
     return pixels[0] if axis is None else np.moveaxis(pixels, 0, axis)
+
+
+def _style(
+    style: np.ndarray | None, channel_axis: int | None, config: StyleConfig, device: str
+) -> tuple[StyleInput, ImageStatistics | None]:
+    """What the method is prepared with, and the scale of its pixels if they are floating point."""
+    if config.method in TRAINED:
+        if style is not None:
+            raise ConfigError(f"method {config.method} looks like what it was trained on: give None as style.")
+        return made_style(config, device), made_units(config)
+    if style is None:
+        raise ConfigError(f"method {config.method} needs a style image, and style is None.")
+    pixels, _ = _channels_first(style, channel_axis, "style")
+    statistics = image_statistics(pixels)
+    return _style_input(pixels, statistics, device), statistics if pixels.dtype.kind == "f" else None
 
 
 def _has_lost(content: np.ndarray, result: np.ndarray, styler: Styler, config: StyleConfig) -> bool:

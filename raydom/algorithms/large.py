@@ -4,7 +4,8 @@ What a method must know of the whole image it learns once, in the global pass: t
 resolution) is stylised; how it changed is kept as a gain and an offset for each pixel and channel of the overview; and
 a method that refines is surveyed on windows at full size. A part of the image then begins as the full-size content
 under the interpolated gain and offset, and is refined with the survey's global statistics. Neither depends on how the
-image is cut: interpolation counts from the whole image, and what refinement sees beyond a part is its halo.
+image is cut: interpolation counts from the whole image, and what refinement sees beyond a part is its halo. A method
+that learns has no need of that: what it has learnt of the overview, or of windows, is all that its parts must know.
 
 Sources: He et al. 2013, "Guided Image Filtering" (the gain is its slope, the content being the guide) and He and Sun
 2015, "Fast Guided Filter" (arXiv:1505.00996), which interpolates the slopes. Here the offset carries what the overview
@@ -22,7 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from raydom.algorithms.styles import Apply, Learning, Method, Refining, StyleInput, shrunk, within_legal_range
+from raydom.algorithms.style_interface import Apply, Learning, Method, Refining, StyleInput, within_legal_range
+from raydom.algorithms.styles import shrunk
 from raydom.config import StyleConfig
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.types import ImageStatistics, Region
@@ -64,10 +66,12 @@ class Styler:
         full = self.at(1.0) if self.method.refines else None
         return full if isinstance(full, Refining) and full.refine_steps > 0 else None
 
-    def learning(self) -> Learning | None:
-        """The method, if it takes each pixel by itself once it knows the image; its style is not made smaller."""
+    def learning(self, shape: tuple[int, ...]) -> Learning | None:
+        """The method, if it learns of an image of ``shape`` and then takes its parts; its style is not made smaller."""
         full = self.at(1.0) if self.method.learns else None
-        return full if isinstance(full, Learning) else None
+        if not isinstance(full, Learning) or (full.halo_px > 0 and self.overview_scale(shape) == 1):
+            return None
+        return full
 
     def legal(self, fractions: Tensor) -> Tensor:
         """Clipped to where the style's intensities can be."""
@@ -78,10 +82,16 @@ class Styler:
 
     def context(self, inner: Region, shape: tuple[int, ...]) -> Region:
         """What must be seen of an image of ``shape`` to stylise a region of it as the whole image would be."""
-        refiner = self.refiner() if self.overview_scale(shape) < 1 else None
-        if refiner is None:
+        looking = self.looking(shape)
+        if looking is None or looking.halo_px == 0:
             return inner
-        return _aligned(inner.grown(refiner.halo_px), refiner.stride_px, shape)
+        return _aligned(inner.grown(looking.halo_px), looking.stride_px, shape)
+
+    def looking(self, shape: tuple[int, ...]) -> Learning | Refining | None:
+        """The method, if it works on parts of an image of ``shape`` one by one."""
+        if self.method.learns:
+            return self.learning(shape)
+        return self.refiner() if self.overview_scale(shape) < 1 else None
 
 
 def global_pass(
@@ -105,7 +115,7 @@ def global_pass(
         regions: Labels over the whole image.
 
     Returns:
-        What a method learns that then takes each pixel by itself; of other methods
+        What a method learns that then takes parts; of other methods
         ``styled`` (c, h, w) for an image no larger than the overview, else ``gain`` and ``offset`` (c, h, w), and the
         survey of a method that refines.
     """
@@ -113,11 +123,18 @@ def global_pass(
     def on_device(pixels: np.ndarray) -> Tensor:
         return torch.from_numpy(pixels)[None].to(device)
 
+    def windowed(looking: Learning | Refining) -> tuple[list[Region], np.ndarray]:
+        windows = survey_windows(shape, styler.config.overview_px, looking, generator)
+        return windows, np.stack([read(window, shape) for window in windows])
+
+    learning = styler.learning(shape)
+    if learning is not None and learning.halo_px > 0:
+        pixels = torch.from_numpy(windowed(learning)[1]).to(device)
+        return {f"learned.{name}": array for name, array in learning.learn(StyleInput(pixels, statistics)).items()}
     scale = styler.overview_scale(shape)
     small_shape = tuple(grid_size(size, scale) for size in shape) if scale < 1 else shape
     small = on_device(read(Region.whole(small_shape), small_shape))
     overview = StyleInput(small, statistics, regions=regions)
-    learning = styler.learning()
     if learning is not None:
         return {f"learned.{name}": array for name, array in learning.learn(overview).items()}
     styled = styler.at(scale)(overview, generator)
@@ -129,10 +146,9 @@ def global_pass(
     refiner = styler.refiner()
     if refiner is None:
         return passed
-    windows = survey_windows(shape, styler.config.overview_px, refiner, generator)
-    pixels = np.stack([read(window, shape) for window in windows])
-    starts = np.stack([_carried(passed, one, window, shape) for one, window in zip(pixels, windows, strict=True)])
-    content, start = (torch.from_numpy(batch).to(device) for batch in (pixels, starts))
+    windows, seen = windowed(refiner)
+    starts = np.stack([_carried(passed, one, window, shape) for one, window in zip(seen, windows, strict=True)])
+    content, start = (torch.from_numpy(batch).to(device) for batch in (seen, starts))
     survey = refiner.survey(StyleInput(content, statistics, styler.legal(start)), generator)
     return passed | {f"survey.{name}": array for name, array in survey.items()}
 
@@ -158,10 +174,10 @@ def styled_region(
         generator: Of what is random.
     """
     inside = inner.relative_to(seen)
-    learning = styler.learning()
+    learning = styler.learning(shape)
     if learning is not None:
-        part = replace(content, pixels=content.pixels[:, :, *inside.slices])
-        return learning.adapt(part, _named(passed, "learned."))[0].cpu().numpy()
+        adapted = learning.adapt(content, _named(passed, "learned."))[0].cpu().numpy()
+        return np.ascontiguousarray(adapted[(slice(None), *inside.slices)])
     if "styled" in passed:
         return np.ascontiguousarray(passed["styled"][(slice(None), *inner.slices)])
     initial = torch.from_numpy(_carried(passed, content.pixels[0].cpu().numpy(), seen, shape))[None]
@@ -195,11 +211,11 @@ def _windowed(images: Tensor) -> Tensor:
 
 
 def survey_windows(
-    shape: tuple[int, ...], overview_px: int, refiner: Refining, generator: torch.Generator
+    shape: tuple[int, ...], overview_px: int, looking: Learning | Refining, generator: torch.Generator
 ) -> list[Region]:
     """Windows at full size, spread evenly over the image with some chance, of about as many pixels as the overview."""
-    side = max(WINDOW_PX, 4 * refiner.halo_px)
-    sides = tuple(min(size, -(-side // refiner.stride_px) * refiner.stride_px) for size in shape)
+    side = max(WINDOW_PX, 4 * looking.halo_px)
+    sides = tuple(min(size, -(-side // looking.stride_px) * looking.stride_px) for size in shape)
     wanted = max(1, overview_px**2 // (sides[0] * sides[1]))
     # As many rows and columns as fit the image's shape.
     rows = max(1, min(round((wanted * shape[0] / shape[1]) ** 0.5), shape[0] // sides[0]))
@@ -210,7 +226,7 @@ def survey_windows(
             chance = torch.rand(2, generator=generator).tolist()
             cells = (shape[0] / rows, shape[1] / columns)
             start = [
-                int(place * cell + share * max(0.0, cell - extent)) // refiner.stride_px * refiner.stride_px
+                int(place * cell + share * max(0.0, cell - extent)) // looking.stride_px * looking.stride_px
                 for place, cell, share, extent in zip((row, column), cells, chance, sides, strict=True)
             ]
             windows.append(Region(tuple(start), tuple(s + extent for s, extent in zip(start, sides, strict=True))))

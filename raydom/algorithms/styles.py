@@ -12,110 +12,25 @@ import difflib
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from raydom.algorithms import analogy, macenko, matching, nst, strotss
 from raydom.algorithms.display import DisplayRange
+from raydom.algorithms.style_interface import Apply, Method, StyleInput, within_legal_range
 from raydom.algorithms.trained import load_trained
-from raydom.config import DEFAULT_FEATURES, FEATURES, MATCHING, StyleConfig, StyleOptions, from_dict
+from raydom.algorithms.translation import Translation, generators_of
+from raydom.config import DEFAULT_FEATURES, FEATURES, MATCHING, TRAINED, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.resample import grid_size, resample
 from raydom.networks.features import EncoderFeatures, FeatureNetwork, load_features
 from raydom.networks.unet import UNet
-from raydom.types import ImageStatistics, Region
-
-# ------------------------------------------------------------------------------------------------------ the interface
-
-
-@dataclass(frozen=True, eq=False)
-class StyleInput:
-    """Images of one size, or blocks of them, with what a method must know of the whole images."""
-
-    pixels: Float[Tensor, "n c h w"]
-    """Fractions of the legal range."""
-    statistics: ImageStatistics | tuple[ImageStatistics, ...]
-    """Of the whole image, in fractions: one for all, or one for each of the n."""
-    initial: Float[Tensor, "n c h w"] | None = None
-    """Where an optimising method begins, in the style's fractions, instead of at its own choice."""
-    regions: Int[Tensor, "region_h region_w"] | None = None
-    """Labels over the whole of each image, of any resolution: strotss compares what has the same label."""
-
-    def each(self) -> list[tuple[Float[Tensor, "1 c h w"], ImageStatistics]]:
-        """The images one by one, with their statistics."""
-        n = len(self.pixels)
-        statistics = self.statistics if isinstance(self.statistics, tuple) else (self.statistics,) * n
-        return list(zip(self.pixels.split(1), statistics, strict=True))
-
-
-Apply = Callable[[StyleInput, torch.Generator], Tensor]
-"""Stylised images, (n, c, h, w), in the style's fractions, of the content's. The generator is for what is random."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A style method."""
-
-    name: str
-    prepare: Callable[[StyleInput, StyleConfig], Apply]
-    """Does once what only depends on the style image (one image: n = 1) and the configuration."""
-    pointwise: bool
-    """Whether a pixel depends on no other pixel but through the statistics: then blocks can be stylised as they are,
-    without context. Otherwise a method sees whole images (or overviews of them)."""
-    version: int
-    """Raised when the results change."""
-    learns: bool = False
-    """Whether it is prepared to a ``Learning``."""
-    refines: bool = False
-    """Whether it is prepared to a ``Refining``."""
-    takes_regions: bool = False
-    """Whether it compares images region by region, if their regions are given."""
-
-
-@runtime_checkable
-class Refining(Protocol):
-    """A prepared method that also optimises parts of an image which is too large to be optimised as a whole.
-
-    It is surveyed once on windows of the image, and what it learns there stands for the whole image in every part: so
-    parts come out as they would within the whole, without seams.
-    """
-
-    halo_px: int
-    """How far beyond a part it must see."""
-    stride_px: int
-    """Parts, with their halo, begin at multiples of this."""
-    refine_steps: int
-    """With 0, parts stay as they begin."""
-
-    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor: ...
-
-    def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
-        """What is to be known of the whole image, from windows of it with the ``initial`` of each."""
-        ...
-
-    def refine(self, part: StyleInput, survey: Mapping[str, np.ndarray], generator: torch.Generator) -> Tensor:
-        """Parts of the image optimised from their ``initial``, in the style's fractions."""
-        ...
-
-
-@runtime_checkable
-class Learning(Protocol):
-    """A prepared method that learns a little from the overview of an image, and then takes each pixel by itself."""
-
-    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor: ...
-
-    def learn(self, overview: StyleInput) -> dict[str, np.ndarray]:
-        """What is to be known of the whole image."""
-        ...
-
-    def adapt(self, part: StyleInput, learned: Mapping[str, np.ndarray]) -> Tensor:
-        """Parts of the image, in the style's fractions."""
-        ...
+from raydom.storage.model_run import open_generator_run
+from raydom.types import Region
 
 
 def get_method(name: str) -> Method:
@@ -158,14 +73,19 @@ def with_features(config: StyleConfig) -> StyleConfig:
 
 def weights_digest(config: StyleConfig) -> str | None:
     """Hash of the weights that a configuration's method computes with; None if it has none."""
+    if config.method in TRAINED:
+        return open_generator_run(str(config.generator)).content_hash
     if config.method not in USES_FEATURES:
         return None
     config = with_features(config)
     return feature_network(str(config.features), config.weights, "cpu").digest()
 
 
-def floats_per_px(config: StyleConfig) -> float:
+def floats_per_px(config: StyleConfig, num_channels: int) -> float:
     """About how many numbers a pixel costs in memory while a method computes; 0 where that is little or not known."""
+    if config.method in TRAINED:
+        _, spec = generators_of(str(config.generator), "cpu")
+        return MAPS_PER_CHANNEL * spec.generator.base_channels
     if config.method not in USES_FEATURES:
         return 0.0
     config = with_features(config)
@@ -175,7 +95,9 @@ def floats_per_px(config: StyleConfig) -> float:
         *(own.style_layers or network.default_style_layers),
         *(own.content_layers or network.default_content_layers),
     )
-    return network.floats_per_px(chosen if config.method == "nst" else network.layers)
+    floats = network.floats_per_px(chosen if config.method == "nst" else network.layers)
+    # The network sees three channels as one image, and of any other number each as one.
+    return floats * (1 if num_channels == 3 else num_channels)
 
 
 def methods() -> tuple[str, ...]:
@@ -208,14 +130,16 @@ _MATCHING = {name: getattr(matching, name) for name in MATCHING}
 class _Macenko:
     """Stain normalisation; the stains of an image are seen on its overview."""
 
+    halo_px, stride_px = 0, 1
+
     def __init__(self, style: StyleInput, config: StyleConfig) -> None:
         self.stains = macenko.stains_of(style.pixels[0], "the style image")
 
     def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
         return torch.cat([self.adapt(StyleInput(*one), self.learn(StyleInput(*one))) for one in content.each()])
 
-    def learn(self, overview: StyleInput) -> dict[str, np.ndarray]:
-        return dataclasses.asdict(macenko.stains_of(overview.pixels[0], "the image"))
+    def learn(self, seen: StyleInput) -> dict[str, np.ndarray]:
+        return dataclasses.asdict(macenko.stains_of(seen.pixels[0], "the image"))
 
     def adapt(self, part: StyleInput, learned: Mapping[str, np.ndarray]) -> Tensor:
         return macenko.macenko(part.pixels, macenko.Stains(**learned), self.stains)
@@ -356,8 +280,11 @@ METHODS = {
     "nst": Method("nst", _Nst, pointwise=False, version=2, refines=True),
     "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
     "analogy": Method("analogy", _Analogy, pointwise=False, version=1),
+    "cyclegan": Method("cyclegan", Translation, pointwise=False, version=1, learns=True),
 }
 
+MAPS_PER_CHANNEL = 5
+"""Float maps of full size that a generator holds at its peak, for each channel of its first convolution."""
 USES_FEATURES = ("nst", "strotss", "analogy")
 """Methods that look at images through a feature network."""
 
@@ -376,11 +303,6 @@ def feature_network(features: str, weights: str | None, device: str) -> FeatureN
             )
         network = EncoderFeatures(segmenter, spec, run)
     return network.to(torch.device(device)).to(memory_format=torch.channels_last)
-
-
-def within_legal_range(fractions: Tensor, statistics: ImageStatistics) -> Tensor:
-    """Clipped to 0..1, or as far as the style reaches where it has no such bounds (signed or floating point)."""
-    return fractions.clamp(min(0.0, *statistics.minimum), max(1.0, *statistics.maximum))
 
 
 def _imported(name: str) -> Method:
@@ -428,7 +350,7 @@ def style_config(method: str, options: dict[str, Any]) -> StyleConfig:
         raise ConfigError(f"method {method} has no option {', '.join(rest)}; it has {', '.join(shared)}.")
     if own is not None:
         values.setdefault(method, rest)
-    style = None if method == "none" else "array"
+    style = None if method in ("none", *TRAINED) else "array"
     try:
         return from_dict(StyleConfig, {"method": method, "style": style, **values})
     except TypeError as error:

@@ -13,7 +13,7 @@ import torch
 
 from raydom.cluster.blocks import run_block_jobs
 from raydom.commands import CompareConfig
-from raydom.config import StyleConfig, StyleOptions, to_dict
+from raydom.config import TRAINED, StyleConfig, StyleOptions, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor
@@ -43,13 +43,13 @@ def compare(config: CompareConfig) -> list[JobReport]:
     """
     truth = open_collection(config.target).filter(**to_dict(config.images))
     check_scorable(truth, config.label, config.mask)
-    styles = config.style or (_drawn_style(config),)
     methods = ("none", *(method for method in config.methods if method != "none"))
+    styles = config.style or ((_drawn_style(config),) if any(map(takes_style, methods)) else ())
     asked = [
         (model, method, style)
         for model in config.model
         for method in methods
-        for style in (styles if method != "none" else (None,))
+        for style in (styles if takes_style(method) else (None,))
     ]
     jobs, notes = [], {}
     for key in asked:
@@ -97,7 +97,7 @@ def compare(config: CompareConfig) -> list[JobReport]:
     table = pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
     write_table(files.join(config.out, "comparison.parquet"), table)
     hidden = ["note"] if len(styles) > 1 else ["note", "style"]
-    show_table(table.drop_columns(hidden), title=f"{config.target}, style {', '.join(styles)}")
+    show_table(table.drop_columns(hidden), title=f"{config.target}, style {', '.join(styles) or 'none'}")
     for row in rows:
         if row.get("note"):
             sys.stdout.write(f"{row['model']}, {row['method']}: {row['note']}\n")
@@ -159,6 +159,8 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
     if len(config.style) > 1 and style is not None:
         name += f"-{config.style.index(style):02d}-{files.safe_stem(style)}"
     options = {field.name: getattr(config.options, field.name) for field in dataclasses.fields(StyleOptions)}
+    if method not in TRAINED:
+        options["generator"] = None
     return BlockJob(
         name=f"{method} x {model_name(model, config.model)}",
         collection=config.target,
@@ -172,6 +174,11 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
         blocks=config.blocks,
         images=config.images,
     )
+
+
+def takes_style(method: str) -> bool:
+    """Whether a method needs a style image."""
+    return method != "none" and method not in TRAINED
 
 
 def _drawn_style(config: CompareConfig) -> str:

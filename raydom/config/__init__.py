@@ -15,10 +15,12 @@ from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, N
 from raydom.config.prediction import PredictionConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
+    DIRECTIONS,
     FEATURES,
     MATCHING,
     METHODS,
     NST_PRESETS,
+    TRAINED,
     AnalogyConfig,
     NstConfig,
     NstSettings,
@@ -32,6 +34,7 @@ from raydom.config.training import TrainConfig
 __all__ = [
     "CELL_TYPES",
     "DEFAULT_FEATURES",
+    "DIRECTIONS",
     "FEATURES",
     "GENERATORS",
     "MATCHING",
@@ -39,6 +42,7 @@ __all__ = [
     "NETWORKS",
     "NST_PRESETS",
     "OUTPUTS",
+    "TRAINED",
     "AnalogyConfig",
     "BlockConfig",
     "CellConfig",

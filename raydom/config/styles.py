@@ -8,12 +8,15 @@ from typing import Any
 
 from raydom.config.base import require, to_dict
 
-METHODS = ("none", "meanstd", "histogram", "reinhard", "macenko", "nst", "strotss", "analogy")
+METHODS = ("none", "meanstd", "histogram", "reinhard", "macenko", "nst", "strotss", "analogy", "cyclegan")
+TRAINED = ("cyclegan",)
+"""Methods that were trained, and take the run of that training instead of a style image."""
 MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("raydom", "vgg19", "vgg16", "squeezenet1_1")
 """Feature networks that come with raydom, or whose weights torchvision knows."""
 DEFAULT_FEATURES = "raydom"
+DIRECTIONS = ("target-to-source", "source-to-target")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +244,10 @@ class StyleOptions:
     """What becomes of such a block: flag (told in its receipt), fallback (its pixels stay unstylised) or fail."""
     seed: int = 0
     """Seed of whatever is random."""
+    generator: str | None = None
+    """Folder of the training of cyclegan."""
+    direction: str = "target-to-source"
+    """Of cyclegan: target-to-source (the images are to look like those of the source) or source-to-target."""
     nst: NstConfig = field(default_factory=NstConfig)
     strotss: StrotssConfig = field(default_factory=StrotssConfig)
     analogy: AnalogyConfig = field(default_factory=AnalogyConfig)
@@ -257,6 +264,7 @@ class StyleOptions:
             self.on_content_loss in ("flag", "fallback", "fail"),
             f"on_content_loss must be flag, fallback or fail; got {self.on_content_loss!r}.",
         )
+        require(self.direction in DIRECTIONS, f"direction must be {' or '.join(DIRECTIONS)}; got {self.direction!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,9 +272,10 @@ class StyleConfig(StyleOptions):
     """Which method makes the images look like which style image."""
 
     method: str = "none"
-    """none, meanstd, histogram, reinhard, macenko (H&E), nst, strotss, analogy, or package.module:function."""
+    """none, meanstd, histogram, reinhard, macenko (H&E), nst, strotss, analogy, cyclegan (with --generator), or
+    package.module:function."""
     style: str | None = None
-    """Path or URL of the style image, an image of the source domain."""
+    """Path or URL of the style image, an image of the source domain. Methods with a --generator take none."""
 
     def __post_init__(self) -> None:
         StyleOptions.__post_init__(self)  # super() does not find its class in dataclasses with slots
@@ -275,8 +284,24 @@ class StyleConfig(StyleOptions):
             f"unknown style method {self.method!r}; choose one of {', '.join(METHODS)}, "
             "or name your own as package.module:function.",
         )
+        trained = self.method in TRAINED
         require(
-            self.method == "none" or self.style is not None,
+            not trained or self.generator is not None,
+            f"method {self.method} needs its training: give --generator RUN, the folder of a finished "
+            f"`raydom train {self.method}`.",
+        )
+        require(
+            trained or self.generator is None,
+            f"--generator {self.generator} has no effect with method {self.method}: give --method "
+            f"{' or '.join(TRAINED)}.",
+        )
+        require(
+            not trained or self.style is None,
+            f"--style {self.style} has no effect with method {self.method}, which looks like what it was trained on. "
+            "Leave it out.",
+        )
+        require(
+            self.method == "none" or trained or self.style is not None,
             f"method {self.method} needs a style image: give --style IMAGE, an image of the domain to look like.",
         )
         require(
@@ -294,6 +319,8 @@ class StyleConfig(StyleOptions):
         if self.method == "macenko":
             return known | {"overview_px": self.overview_px}
         own = to_dict(self)
+        if self.method in TRAINED:  # whose run is told by its content, not by where it lies
+            return known | {name: own[name] for name in ("direction", "overview_px", "seed")}
         shared = {name: own[name] for name in ("features", "init", "overview_px", "seed")}
         if ":" in self.method:  # it is given all of them
             return known | shared | {name: own[name] for name in ("weights", "nst", "strotss", "analogy")}

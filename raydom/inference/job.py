@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
 import os
 from collections.abc import Iterable
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 
 from raydom.algorithms.large import LARGE_VERSION, Styler
-from raydom.algorithms.styles import StyleInput, floats_per_px, get_method, weights_digest, with_features
+from raydom.algorithms.style_interface import StyleInput
+from raydom.algorithms.styles import floats_per_px, get_method, weights_digest, with_features
+from raydom.algorithms.translation import made_domain, made_style, made_units
 from raydom.config import (
+    TRAINED,
     BlockConfig,
     ImageFilter,
     InstanceConfig,
@@ -42,10 +46,14 @@ from raydom.storage.readers import read_image
 from raydom.storage.receipts import RunFolder
 from raydom.types import PERCENTILE_LEVELS, Block, ImageRecord, ImageStatistics, Region
 
+logger = logging.getLogger(__name__)
+
 BLOCK_VERSION = 1
 """Raised when the pixels that a block writes change for a reason that no other version number tells."""
 
 
+SAME_SIZE = 0.01
+"""Pixel sizes that differ by no more than this share count as equal."""
 COPIES_OF_PIXELS = 8
 """Float copies of a block that reading, resampling and styling hold at a time."""
 ACTIVATIONS_PER_CHANNEL = 10
@@ -211,7 +219,8 @@ def _absolute_style(config: StyleConfig) -> StyleConfig:
         prefix = next((forced for forced in FORCED_CONVENTIONS if weights.startswith(forced)), "")
         weights = prefix + files.absolute(weights.removeprefix(prefix))
     style = None if config.style is None else files.absolute(config.style)
-    return replace(config, features=features, weights=weights, style=style)
+    generator = None if config.generator is None else files.absolute(config.generator)
+    return replace(config, features=features, weights=weights, style=style, generator=generator)
 
 
 def model_shape(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:
@@ -227,6 +236,21 @@ NO_STYLE = StyleInput(
     torch.zeros(1, 1, 1, 1), ImageStatistics((0.0,), (0.0,), (0.0,), (0.0,), ((0.0,) * len(PERCENTILE_LEVELS),))
 )
 """What method none is prepared with."""
+
+
+def style_of(config: StyleConfig, device: str = "cpu") -> StyleInput:
+    """What a method is prepared with: its style image, or what stands for it."""
+    if config.method in TRAINED:
+        return made_style(config, device)
+    return NO_STYLE if config.style is None else style_input(config.style, device)
+
+
+def style_units(config: StyleConfig) -> ImageStatistics | None:
+    """The scale of the style's pixels, if they are floating point."""
+    if config.method in TRAINED:
+        return made_units(config)
+    stored = None if config.style is None else style_pixels(config.style)
+    return None if stored is None or stored.dtype.kind != "f" else image_statistics(stored)
 
 
 def style_input(uri: str, device: str = "cpu") -> StyleInput:
@@ -285,17 +309,33 @@ def check_job(job: BlockJob) -> None:
             )
     for image in images:
         job.scale_of(image.record, spec)
-    style = NO_STYLE
-    if job.style.style is not None:
-        style = style_input(job.style.style)
+    style = style_of(job.style)
+    if job.style.method != "none":
         channels = {image.num_channels for image in images}
         if channels != {style.pixels.shape[1]}:
+            trained = job.style.method in TRAINED
+            what = f"{job.style.generator}: the generator" if trained else f"{job.style.style}: the style image"
             raise ConfigError(
-                f"{job.style.style}: the style image has {style.pixels.shape[1]} channels, the images of "
-                f"{job.collection} have {', '.join(str(n) for n in sorted(channels))}. Choose a style image with as "
-                "many channels, or ingest the images so that they agree."
+                f"{what} has {style.pixels.shape[1]} channels, the images of {job.collection} have "
+                f"{', '.join(str(n) for n in sorted(channels))}. Choose a {'generator' if trained else 'style image'} "
+                "with as many channels, or ingest the images so that they agree."
             )
+    if job.style.method in TRAINED:
+        _warn_of_pixel_sizes(job, spec, images)
     get_method(job.style.method).prepare(style, job.style)
+
+
+def _warn_of_pixel_sizes(job: BlockJob, spec: ModelSpec | None, images: Iterable[Image]) -> None:
+    """A generator is not asked at other pixel sizes without a word."""
+    known = made_domain(job.style)[1].pixel_size_um
+    sizes = [(job.pixel_size_um or image.record.pixel_size_um, job.scale_of(image.record, spec)) for image in images]
+    others = [size / scale for size, scale in sizes if size is not None]
+    others = [size for size in others if known is not None and abs(size / known - 1) > SAME_SIZE]
+    if others:
+        logger.warning(
+            "%s was trained at %g um/px; %d of %d images are shown to it at other sizes, such as %g um/px.",
+            job.style.generator, known, len(others), len(sizes), others[0],
+        )  # fmt: skip
 
 
 def check_memory(job: BlockJob, run: RunConfig) -> None:
@@ -315,13 +355,11 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
         allowed = machine_memory_gib() / workers
     images = job.chosen_images()
     spec = open_model(job.model, images).spec if job.model is not None else None
-    method_floats = floats_per_px(job.style)
-    style = NO_STYLE if job.style.style is None else style_input(job.style.style)
-    refiner = Styler(get_method(job.style.method), style, job.style).refiner()
-    style_halo = 0 if refiner is None else refiner.halo_px
+    styler = Styler(get_method(job.style.method), style_of(job.style), job.style)
     for image in images:
-        # A feature network sees three channels as one image, and of any other number each as one.
-        style_floats = method_floats * (1 if image.num_channels == 3 else image.num_channels)
+        style_floats = floats_per_px(job.style, image.num_channels)
+        looking = styler.looking(model_shape(image.spatial_shape, job.scale_of(image.record, spec)))
+        style_halo = 0 if looking is None else looking.halo_px
         overview_px = min(
             job.style.overview_px**2, math.prod(model_shape(image.spatial_shape, job.scale_of(image.record, spec)))
         )

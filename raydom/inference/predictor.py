@@ -26,7 +26,8 @@ import torch
 import zarr
 
 from raydom.algorithms.large import Styler, global_pass, styled_region
-from raydom.algorithms.styles import StyleInput, get_method
+from raydom.algorithms.style_interface import StyleInput
+from raydom.algorithms.styles import get_method
 from raydom.config import ModelSpec, to_dict
 from raydom.errors import DataError
 from raydom.images.content import content_score
@@ -34,14 +35,13 @@ from raydom.images.intensity import (
     RunningStatistics,
     fraction_statistics,
     from_fraction,
-    image_statistics,
     to_fraction,
 )
 from raydom.images.objects import Parts
 from raydom.images.resample import resample, source_region
 from raydom.images.seams import SeamScore, seam_scores
 from raydom.images.tiles import cut_blocks
-from raydom.inference.job import NO_STYLE, BlockJob, model_shape, output_uri, style_input, style_pixels
+from raydom.inference.job import BlockJob, model_shape, output_uri, style_of, style_units
 from raydom.inference.models import network_on, open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
 from raydom.inference.objects import ObjectStages, Seen
@@ -122,8 +122,7 @@ class Predictor:
     @functools.cached_property
     def styler(self) -> Styler:
         style = self.job.style
-        known = NO_STYLE if style.style is None else style_input(style.style, str(self.device))
-        return Styler(get_method(style.method), known, style)
+        return Styler(get_method(style.method), style_of(style, str(self.device)), style)
 
     def stylised(self, image: Image, region: Region) -> np.ndarray:
         """What the network sees of a region, on the output's grid: (c, h, w) pixels of the image's dtype."""
@@ -164,7 +163,7 @@ class Predictor:
                 return self.objects.compute(task, inputs, image)
         styled, fields = self._guarded(task, image, inputs)
         if not np.isfinite(styled).all():
-            which = "" if self.job.style.style is None else "stylised "
+            which = "" if self.job.style.method == "none" else "stylised "
             raise DataError(f"{task.block.block_id}: the {which}pixels are not finite.")
         if self.segmenter is None or self.spec is None:
             undone = fields.get("content_lost") and self.job.style.on_content_loss == "fallback"
@@ -398,7 +397,7 @@ class Predictor:
 
     def _score_seams(self, image: Image, task: Task) -> float | None:
         """Write the seam score of each stylised block of the task's region; returns that of all of them."""
-        if self.spec is not None or self.job.style.style is None:
+        if self.spec is not None or self.job.style.method == "none":
             return None
         level = writable_levels(output_uri(self.job, image.image_id))[0]
         source_std = self._statistics(image).std
@@ -543,10 +542,8 @@ class Predictor:
 
     def _units(self, image: Image) -> ImageStatistics:
         """The scale of the stylised pixels: of floating point ones that of a floating point style, else their own."""
-        if self.job.style.style is not None and np.dtype(image.record.dtype).kind == "f":
-            stored = style_pixels(self.job.style.style)
-            return image_statistics(stored) if stored.dtype.kind == "f" else image.statistics
-        return image.statistics
+        units = style_units(self.job.style) if np.dtype(image.record.dtype).kind == "f" else None
+        return image.statistics if units is None else units
 
     def _grid(self, image: Image) -> tuple[int, ...]:
         return model_shape(image.spatial_shape, self.job.scale_of(image.record, self.spec))
@@ -575,7 +572,7 @@ class Predictor:
         """
         styled = self._styled(image, inputs.pixels, inputs.seen, inputs.inner)
         style = self.job.style
-        if style.style is None:
+        if style.method == "none":
             return styled, {}
         content = inputs.pixels[(slice(None), *inputs.inner.relative_to(inputs.seen).slices)]
         core = (slice(None), *inputs.core.relative_to(inputs.inner).slices)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 import raydom
 from raydom.algorithms.arrays import stylize
-from raydom.algorithms.styles import METHODS, StyleInput, get_method, methods, style_config
+from raydom.algorithms.style_interface import StyleInput
+from raydom.algorithms.styles import METHODS, get_method, methods, style_config
 from raydom.config import METHODS as METHODS_OF_CONFIG
-from raydom.config import StyleConfig
+from raydom.config import TRAINED, StyleConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 
@@ -69,7 +70,7 @@ def style_input(*pixels: np.ndarray) -> StyleInput:
     return StyleInput(torch.stack(fractions), own)
 
 
-@pytest.mark.parametrize("method", sorted({*METHODS} - {"macenko"}))  # which takes only H&E: test_macenko.py
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"macenko", *TRAINED}))  # which take other images, or a run
 @pytest.mark.parametrize(
     ("dtype", "shape"),
     [
@@ -243,7 +244,7 @@ def test_requests_that_make_no_sense_are_refused(nst: dict) -> None:
 def test_the_names_are_those_of_the_configuration() -> None:
     assert methods() == METHODS_OF_CONFIG == raydom.methods()
     not_pointwise = {name for name in methods() if not get_method(name).pointwise}
-    assert not_pointwise == {"macenko", "nst", "strotss", "analogy"}
+    assert not_pointwise == {"macenko", "nst", "strotss", "analogy", *TRAINED}
 
 
 def invert(content: StyleInput, style: StyleInput, config: StyleConfig, generator: torch.Generator) -> Tensor:

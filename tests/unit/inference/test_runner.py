@@ -108,7 +108,7 @@ def test_a_method_with_context_sees_the_whole_image_and_leaves_no_seams(tmp_path
     if overview_px > 130:
         (image,) = collection
         content = torch.from_numpy(image.numpy() / np.float32(255))[None]
-        from raydom.algorithms.styles import StyleInput
+        from raydom.algorithms.style_interface import StyleInput
 
         expected = sharpen(StyleInput(content, image.statistics), None, None, None)[0].numpy()
         assert np.abs(results[0] / 255 - expected.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
