@@ -241,7 +241,7 @@ class CropSampler:
         region = Region(start, tuple(min(s + side, length) for s, length in zip(start, shape, strict=True)))
         sample = padded_sample(self._reader.read(image_id, region), side)
         if "empty" in self._config.augment:
-            sample = emptied_sample(sample, derived_generator(seed, EMPTY, number))
+            sample = emptied_sample(sample, derived_generator(seed, EMPTY, number, *self._domain))
         image, label, valid, targets = sample
         # Labels and targets follow the image as where each pixel came from does.
         pixels = np.arange(label.size).reshape(label.shape)
