@@ -37,6 +37,9 @@ COMMANDS: dict[str, Command] = {
     "ingest": Command(commands.IngestConfig, "raydom.cluster.commands:ingest", "read image files into a collection"),
     "info": Command(commands.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
     "pack": Command(commands.PackConfig, "raydom.cluster.commands:pack", "pack a collection into few Parquet files"),
+    "domains": Command(
+        commands.DomainsConfig, "raydom.cluster.commands:domains", "cluster images by colour into domains"
+    ),
     "synthesize": Command(
         commands.SynthesizeConfig, "raydom.cluster.commands:synthesize", "draw cells with their masks, in any number"
     ),

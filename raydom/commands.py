@@ -188,6 +188,42 @@ class PackConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DomainsConfig:
+    """Find the domains of a collection that has none: cluster its images by hue, saturation and value, and write the
+    clusters into the domain column of its manifest (cluster_1 is the largest), with domains.parquet, and domains.png
+    to look at."""
+
+    collection: str = field(metadata={"positional": True})
+    """Collection whose images are clustered."""
+    clusters: int = 6
+    """Number of clusters."""
+    out: str | None = None
+    """New collection, which lists the same images where they are, with their clusters. Default: the column is written
+    into the manifest of the collection itself."""
+    clahe: bool = False
+    """Equalise local contrast first (CLAHE), for fluorescence images that are dark as a whole."""
+    overwrite: bool = False
+    """Replace domains that there are; they are kept in the column former_domain."""
+    undo: bool = False
+    """Put back the domains that clusters replaced (or none, where there were none), and do nothing else."""
+    seed: int = 0
+    """Of the starts of K-means."""
+    workers: int | None = None
+    """Threads that read images. Default: 8."""
+    quiet: bool = False
+    """No progress."""
+
+    def __post_init__(self) -> None:
+        require(self.clusters >= 2, f"clusters must be >= 2; got {self.clusters}.")
+        require(self.workers is None or self.workers >= 1, f"workers must be >= 1; got {self.workers}.")
+        require(0 <= self.seed < 2**32, f"seed must be from 0 to 2**32 - 1; got {self.seed}.")
+        require(
+            not (self.undo and (self.out or self.overwrite or self.clahe)),
+            "undo puts former domains back and clusters nothing; leave out out, overwrite and clahe.",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesizeConfig:
     """Draw images of procedural cells with their instances, in any number; writes a collection. The same command
     completes an interrupted one, and with more images extends it. Up to 500 images are drawn in this process, more on

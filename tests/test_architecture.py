@@ -40,7 +40,7 @@ ONLY = {
     "types": {"numpy"},
     "config": {"numpy"},
     "commands": {"numpy"},
-    "images": {"numpy", "scipy", "skimage", "jaxtyping"},
+    "images": {"numpy", "scipy", "skimage", "sklearn", "jaxtyping"},
 }
 HELP_PATH = ("errors", "types", "config", "commands", "cli")
 

@@ -97,6 +97,34 @@ def pack(config: commands.PackConfig) -> int:
     return 0
 
 
+def domains(config: commands.DomainsConfig) -> int:
+    """Cluster the images of a collection into domains."""
+    from raydom.cluster.domains import find_domains, restore_domains
+    from raydom.inference.progress import ProgressReport
+    from raydom.report.tables import show_table
+
+    console = Console(highlight=False)
+    if config.undo:
+        number = restore_domains(config.collection)
+        console.print(
+            f"{config.collection}: the domains of {number} images are as before.", markup=False, soft_wrap=True
+        )
+        return 0
+    with ProgressReport("domains", 0, "images", config.quiet) as progress:
+        report = find_domains(config, progress.at)
+    show_table(report.table)
+    console.print(
+        f"The domains are in {files.join(report.collection, 'images.parquet')}; see domains.png beside it.",
+        markup=False,
+        soft_wrap=True,
+    )
+    for image_id, error in report.unreadable[:FAILURES_SHOWN]:
+        console.print(f"  no domain for {image_id}: {error}", markup=False, soft_wrap=True)
+    if report.unreadable:
+        console.print(f"{len(report.unreadable)} images cannot be read and have no domain.", markup=False)
+    return 1 if report.unreadable else 0
+
+
 def synthesize(config: commands.SynthesizeConfig) -> int:
     """Draw images of procedural cells."""
     from raydom.inference.progress import ProgressReport
