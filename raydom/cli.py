@@ -38,7 +38,7 @@ COMMANDS: dict[str, Command] = {
     "info": Command(commands.InfoConfig, "raydom.cluster.commands:info", "tell what a collection holds"),
     "pack": Command(commands.PackConfig, "raydom.cluster.commands:pack", "pack a collection into few Parquet files"),
     "domains": Command(
-        commands.DomainsConfig, "raydom.cluster.commands:domains", "cluster images by colour into domains"
+        commands.FindDomainsConfig, "raydom.cluster.commands:domains", "cluster images by colour into domains"
     ),
     "synthesize": Command(
         commands.SynthesizeConfig, "raydom.cluster.commands:synthesize", "draw cells with their masks, in any number"

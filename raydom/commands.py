@@ -188,7 +188,7 @@ class PackConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DomainsConfig:
+class FindDomainsConfig:
     """Find the domains of a collection that has none: cluster its images by hue, saturation and value, and write the
     clusters into the domain column of its manifest (cluster_1 is the largest), with domains.parquet, and domains.png
     to look at."""

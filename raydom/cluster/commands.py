@@ -97,7 +97,7 @@ def pack(config: commands.PackConfig) -> int:
     return 0
 
 
-def domains(config: commands.DomainsConfig) -> int:
+def domains(config: commands.FindDomainsConfig) -> int:
     """Cluster the images of a collection into domains."""
     from raydom.cluster.domains import find_domains, restore_domains
     from raydom.inference.progress import ProgressReport

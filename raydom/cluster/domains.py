@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from raydom.commands import DomainsConfig
+from raydom.commands import FindDomainsConfig
 from raydom.errors import ConfigError, DataError
 from raydom.images.contrast import clahe
 from raydom.images.domains import cluster_images, examples, hsv_features, mean_colour, principal_components
@@ -56,7 +56,7 @@ class DomainsReport:
 
 
 def find_domains(
-    config: DomainsConfig, progress: Callable[[int, int, int], None] = lambda done, total, failed: None
+    config: FindDomainsConfig, progress: Callable[[int, int, int], None] = lambda done, total, failed: None
 ) -> DomainsReport:
     """Cluster the images of a collection by their colours, and write the clusters as their domains.
 
@@ -118,7 +118,7 @@ def restore_domains(uri: str) -> int:
     return number
 
 
-def _check_replaceable(collection: Collection, config: DomainsConfig) -> None:
+def _check_replaceable(collection: Collection, config: FindDomainsConfig) -> None:
     known = sorted({record.domain for record in collection.records if record.domain is not None})
     if known and not config.overwrite:
         raise ConfigError(
@@ -129,7 +129,7 @@ def _check_replaceable(collection: Collection, config: DomainsConfig) -> None:
 
 
 def _features(
-    collection: Collection, config: DomainsConfig, progress: Callable[[int, int, int], None]
+    collection: Collection, config: FindDomainsConfig, progress: Callable[[int, int, int], None]
 ) -> tuple[list[Image], np.ndarray, list[tuple[str, str]]]:
     """The images that can be read, their features, and the others with their errors."""
     low, high = _intensity_range(collection.records)
@@ -213,7 +213,7 @@ def _placed(record: ImageRecord, collection: Collection, out: str) -> ImageRecor
     return record if out == collection.uri else replace(record, uri=collection[record.image_id].uri)
 
 
-def _table(names: Iterable[str], clusters: np.ndarray, features: np.ndarray, config: DomainsConfig) -> pa.Table:
+def _table(names: Iterable[str], clusters: np.ndarray, features: np.ndarray, config: FindDomainsConfig) -> pa.Table:
     rows = []
     for cluster, name in enumerate(names):
         members = features[clusters == cluster]

@@ -18,8 +18,8 @@ from raydom.errors import DataError
 LEAST_SPREAD = 0.01
 """A feature that deviates less than this over all images is not stretched to the deviation of the others: where all
 images are nearly gray, the noise of their hues would make the clusters."""
-RESTARTS = 10
-"""Starts of K-means, of which the best is taken."""
+RESTARTS = 50
+"""Starts of K-means, of which the best is taken: so many that few images depend on the seed."""
 
 
 class MeanColour(NamedTuple):

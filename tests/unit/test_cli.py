@@ -29,7 +29,7 @@ def test_a_configuration_survives_its_journey_as_json():
 
 
 @pytest.mark.parametrize(
-    "page", ["ingest", "train supervised", "stylize", "segment", "evaluate", "compare", "pack", "synthesize"]
+    "page", ["ingest", "train supervised", "stylize", "segment", "evaluate", "compare", "pack", "synthesize", "domains"]
 )
 def test_every_example_beside_the_jobs_is_a_configuration(page, pytestconfig):
     example = pytestconfig.rootpath / "jobs" / f"{page.split()[0]}.yaml"
