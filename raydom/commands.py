@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from raydom.config import (
     METHODS,
     TRAINED,
+    TRANSLATIONS,
     BlockConfig,
     CellConfig,
     ClusterConfig,
@@ -293,6 +294,36 @@ class NetworkOptions:
     balanced: so much that all classes weigh the same in the training images. Default: all pixels weigh the same."""
     mask: str | None = None
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
+    generator: str | None = None
+    """With --augment cyclegan or drit: the run of that training, whose images crops of the source are replaced by."""
+    augment_collection: tuple[str, ...] = field(default=(), metadata={"repeat": True})
+    """Collection with the same images as the source, stylised, whose crops replace the source's; may be given several
+    times."""
+    augment_share: float | None = None
+    """Share of the source's crops that are replaced by those of the generator or of the collections. Default: 0.5."""
+
+    def check_restyling(self, augment: tuple[str, ...]) -> None:
+        """Refuse a generator that is not among the augmentations, or one that is missing.
+
+        Raises:
+            ConfigError: Saying which option is missing.
+        """
+        named = [name for name in TRANSLATIONS if name in augment]
+        require(
+            not named or self.generator is not None,
+            f"--augment {' '.join(named)} needs --generator RUN, the folder of a finished "
+            f"`raydom train {' or '.join(named)}`.",
+        )
+        require(
+            bool(named) or self.generator is None,
+            f"--generator {self.generator} has no effect: name its algorithm, cyclegan or drit, in --augment.",
+        )
+        share = self.augment_share
+        require(share is None or 0 < share <= 1, f"augment_share must be above 0 and at most 1; got {share}.")
+        require(
+            share is None or self.generator is not None or bool(self.augment_collection),
+            f"--augment-share {share} has no effect: give --generator RUN or --augment-collection D.",
+        )
 
     def check_network(self) -> None:
         """Refuse what cannot be.
@@ -342,6 +373,7 @@ class SupervisedConfig(NetworkOptions):
 
     def __post_init__(self) -> None:
         self.check_network()
+        self.check_restyling(self.train.augment)
 
     def network_config(self, in_channels: int) -> NetworkConfig:
         """The network for images of so many channels."""
@@ -436,6 +468,7 @@ class AdaptationConfig(NetworkOptions, DomainsConfig):
     def __post_init__(self) -> None:
         self.check_domains()
         self.check_network()
+        self.check_restyling(self.train.augment)
         require(self.pretrain_steps >= 0, f"pretrain_steps must be >= 0; got {self.pretrain_steps}.")
         require(self.labelled_target >= 0, f"labelled_target must be >= 0; got {self.labelled_target}.")
         require(
@@ -569,6 +602,8 @@ class DritConfig(DomainsConfig):
 
     def __post_init__(self) -> None:
         self.check_domains()
+        unknown = {*TRANSLATIONS} & {*self.train.augment}
+        require(not unknown, f"--augment {' '.join(sorted(unknown))} is for segmentation models; leave it out here.")
         self.network_config(in_channels=1, num_domains=2)  # which checks them
 
     def network_config(self, in_channels: int, num_domains: int) -> DisentangledConfig:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from raydom.config.base import require
 
-AUGMENTATIONS = ("flip", "rotate", "intensity", "particles", "empty", "blur", "noise", "colour")
+TRANSLATIONS = ("cyclegan", "drit")
+"""Augmentations by generators between domains."""
+AUGMENTATIONS = ("flip", "rotate", "intensity", "particles", "empty", "blur", "noise", "colour", *TRANSLATIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class TrainConfig:
     augment: tuple[str, ...] = ("flip", "rotate", "intensity")
     """Augmentations of the training crops: flip, rotate, intensity (gain, offset and gamma), particles (round dark
     blobs that are no objects), empty (a tenth of the crops, objects filled with background), blur, noise, colour (gain
-    and offset of each channel)."""
+    and offset of each channel); cyclegan or drit (a share of them as a --generator makes them, in the look of another
+    domain)."""
     small_particles_px: float | None = None
     """Radius of the smaller particles, px. Default: 3."""
     large_particles_px: float | None = None

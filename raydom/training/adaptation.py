@@ -44,6 +44,7 @@ from raydom.training.domains import DomainImages, DomainSampler, check_channels,
 from raydom.training.evaluation import validation_score, validation_windows
 from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
+from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
 from raydom.training.samples import segmented
 from raydom.training.seeds import ORDER, derived_generator
 
@@ -77,6 +78,8 @@ class AdaptationPlan:
     """Of the file of pretrained weights, if there is one."""
     initial_hash: str | None
     """Content hash of the model run to begin with."""
+    restyling: RestylingPlan | None = None
+    """Crops of the source in another look."""
 
     @property
     def algorithm(self) -> str:
@@ -100,7 +103,7 @@ class AdaptationPlan:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        left_out = DomainsConfig.__dataclass_fields__
+        left_out = {*DomainsConfig.__dataclass_fields__, *RESTYLING}
         config = {name: value for name, value in to_dict(self.config).items() if name not in left_out}
         return {
             "algorithm": self.algorithm,
@@ -113,6 +116,7 @@ class AdaptationPlan:
             "labelled_images": list(self.labelled_ids),
             "weights_sha256": self.weights_sha256,
             "initial": self.initial_hash,
+            "restyling": None if self.restyling is None else self.restyling.settings(),
         }
 
     def assemble(self, device: torch.device) -> Training:
@@ -130,8 +134,9 @@ class AdaptationPlan:
         labelled = None
         if self.labelled_ids:
             labelled = CropSampler(CropReader(target, self.labelled_ids, view, config.mask), self.train, LABELLED)
+        restyle = restyler(self.restyling, self.source.training_ids, view, self.train, device)
         sampler = DomainSampler(
-            [CropSampler(known, self.train, 0, self.shares), CropSampler(foreign, self.train, 1)], labelled
+            [CropSampler(known, self.train, 0, self.shares, restyle), CropSampler(foreign, self.train, 1)], labelled
         )
         rank, world_size = distributed.rank(), distributed.world_size()
         validate: Callable[[], float]
@@ -188,6 +193,7 @@ def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
         class_weights=class_weights(config, open_collection(source.collection), records),
         weights_sha256=file_hash(config.weights),
         initial_hash=initial_hash,
+        restyling=plan_restyling(config, config.train, spec, records),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from raydom.images.augment import EMPTY_SHARE, augment, without_objects
 from raydom.images.intensity import to_fraction
 from raydom.images.resample import grid_size, resample, source_region
 from raydom.images.targets import MARGIN_PX, instance_targets
-from raydom.training.seeds import CROP, EMPTY, ORDER, derived_generator
+from raydom.training.seeds import CROP, EMPTY, ORDER, RESTYLE, derived_generator
 from raydom.types import ImageRecord, Region
 
 MEMORY_BYTES = 2 * 1024**3
@@ -198,6 +198,10 @@ class _Layers:
         )
 
 
+Restyle = Callable[[str, Region, np.ndarray, np.random.Generator], np.ndarray]
+"""The crop of an image in another look, from its id, region and normalised pixels, or the crop as it is."""
+
+
 class CropSampler:
     """Random crops of the training images; a batch is a function of the seed, the step and the rank alone.
 
@@ -210,12 +214,18 @@ class CropSampler:
         config: Crop size, batch size, augmentation and seed.
         domain: Number of the domain; those of one training draw independently of each other.
         shares: How often each image is drawn, in the order of the ids, adding up to 1. Default: each once an epoch.
+        restyle: Gives crops another look, before all other augmentation.
     """
 
     def __init__(
-        self, reader: CropReader, config: TrainConfig, domain: int = 0, shares: Sequence[float] | None = None
+        self,
+        reader: CropReader,
+        config: TrainConfig,
+        domain: int = 0,
+        shares: Sequence[float] | None = None,
+        restyle: Restyle | None = None,
     ) -> None:
-        self._reader, self._config, self._shares = reader, config, shares
+        self._reader, self._config, self._shares, self._restyle = reader, config, shares, restyle
         self._image_ids = sorted(reader.records)
         self._domain = (domain,) if domain else ()
 
@@ -240,6 +250,9 @@ class CropSampler:
         start = tuple(int(generator.integers(max(0, length - side) + 1)) for length in shape)
         region = Region(start, tuple(min(s + side, length) for s, length in zip(start, shape, strict=True)))
         sample = padded_sample(self._reader.read(image_id, region), side)
+        if self._restyle is not None:
+            draws = derived_generator(seed, RESTYLE, number, *self._domain)
+            sample = sample._replace(image=self._restyle(image_id, region, sample.image, draws))
         if "empty" in self._config.augment:
             sample = emptied_sample(sample, derived_generator(seed, EMPTY, number, *self._domain))
         image, label, valid, targets = sample

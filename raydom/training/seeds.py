@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-ORDER, CROP, EMPTY = 0, 1, 2
-"""Streams of random numbers: the order of the images, what is cut from them, and which crops lose their objects."""
+ORDER, CROP, EMPTY, RESTYLE = 0, 1, 2, 3
+"""Streams of random numbers: the order of the images, what is cut from them, which crops lose their objects, and
+which get another look."""
 
 
 def derived_seed(*parts: int) -> int:

@@ -20,6 +20,7 @@ from raydom.training.data import check_trainable, split_by_group
 from raydom.training.evaluation import validation_score
 from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
+from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class SupervisedPlan:
     """Of the cross-entropy, one a class; none: all the same."""
     weights_sha256: str | None
     """Of the file of pretrained weights, if there is one."""
+    restyling: RestylingPlan | None = None
+    """Crops in another look."""
 
     label = "train supervised"
 
@@ -54,7 +57,8 @@ class SupervisedPlan:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        config = {name: value for name, value in to_dict(self.config).items() if name not in ("run", "out", "find_lr")}
+        left_out = ("run", "out", "find_lr", *RESTYLING)
+        config = {name: value for name, value in to_dict(self.config).items() if name not in left_out}
         return {
             "algorithm": "supervised",
             **config,
@@ -66,6 +70,7 @@ class SupervisedPlan:
             "validation_images": list(self.validation_ids),
             "data": self.data_fingerprint,
             "weights_sha256": self.weights_sha256,
+            "restyling": None if self.restyling is None else self.restyling.settings(),
         }
 
     def assemble(self, device: torch.device) -> Training:
@@ -73,7 +78,9 @@ class SupervisedPlan:
         collection = open_collection(self.config.collection)
         network = build_network(self.spec.network, self.train.seed, self.config.weights)
         view = CropView.of(self.spec)
-        sampler = CropSampler(CropReader(collection, self.training_ids, view, self.config.mask), self.train)
+        reader = CropReader(collection, self.training_ids, view, self.config.mask)
+        restyle = restyler(self.restyling, self.training_ids, view, self.train, device)
+        sampler = CropSampler(reader, self.train, restyle=restyle)
         validation = CropReader(collection, self.validation_ids, view, self.config.mask)
         rank, world_size = distributed.rank(), distributed.world_size()
         return Training(
@@ -118,4 +125,5 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
         num_steps=number_of_steps(config.train, len(training_ids), num_workers),
         class_weights=class_weights(config, collection, [labelled[image_id] for image_id in training_ids]),
         weights_sha256=file_hash(config.weights),
+        restyling=plan_restyling(config, config.train, spec, [labelled[image_id] for image_id in training_ids]),
     )
