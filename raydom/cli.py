@@ -63,8 +63,11 @@ COMMANDS: dict[str, Command] = {
     "train mean-teacher": Command(
         commands.MeanTeacherConfig, "raydom.cluster.commands:train_adaptation", "adapt by self-training"
     ),
+    "train cyclegan": Command(
+        commands.CycleGanConfig, "raydom.cluster.commands:train_translation", "learn to translate between two domains"
+    ),
     "train drit": Command(
-        commands.DritConfig, "raydom.cluster.commands:train_drit", "learn to translate between domains"
+        commands.DritConfig, "raydom.cluster.commands:train_translation", "learn to translate between domains"
     ),
     "stylize": Command(
         commands.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"

@@ -17,6 +17,7 @@ from raydom.config import (
     ClusterConfig,
     DisentangledConfig,
     DritLossConfig,
+    GeneratorConfig,
     ImageFilter,
     InstanceConfig,
     MaskRCNNConfig,
@@ -614,6 +615,51 @@ class DritConfig(DomainsConfig):
             base_channels=self.base_channels,
             attribute_size=self.attribute_size,
             separate=self.separate,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleGanConfig(DomainsConfig):
+    """Learn to make images of a source look like those of a target, and the reverse, from images that are not paired
+    (CycleGAN). The defaults are the reference code's; paper 003 has pixel-shuffle, blocks 3 and batch_size 16."""
+
+    generator_network: str = "resnet"
+    """resnet (the reference's) or pixel-shuffle (with a pixel-shuffle decoder)."""
+    blocks: int = 9
+    """Residual blocks of a generator; 6 suffice for crops of 128 px."""
+    base_channels: int = 64
+    """Channels of the first convolution of generators and critics."""
+    critic_layers: int = 3
+    """Strided layers of the critics: with 1, 2, 3 or 4 they judge patches of 16, 34, 70 or 142 px."""
+    cycle_weight: float = 10.0
+    """Weight of the way there and back."""
+    identity_weight: float = 0.5
+    """Weight of leaving images of the wanted domain as they are, times the cycle weight."""
+    pool_size: int = 50
+    """Made images that each critic remembers; 0: none."""
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            learning_rate=2e-4,
+            schedule="linear",
+            crop_px=256,
+            batch_size=1,
+            clip_norm=0.0,
+            weight_decay=0.0,
+            augment=("flip", "rotate"),
+        )
+    )
+
+    def __post_init__(self) -> None:
+        self.check_domains()
+        self.network_config(channels=1)  # which checks them
+        require(1 <= self.critic_layers <= 5, f"critic_layers must be 1 to 5; got {self.critic_layers}.")
+        for name in ("cycle_weight", "identity_weight", "pool_size"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0; got {getattr(self, name)}.")
+
+    def network_config(self, channels: int) -> GeneratorConfig:
+        """A generator for images of so many channels."""
+        return GeneratorConfig(
+            name=self.generator_network, channels=channels, base_channels=self.base_channels, blocks=self.blocks
         )
 
 

@@ -166,7 +166,7 @@ def train_adaptation(config: commands.AdaptationConfig) -> int:
     return 0
 
 
-def train_drit(config: commands.DritConfig) -> int:
+def train_translation(config: commands.CycleGanConfig | commands.DritConfig) -> int:
     """Train generators between domains."""
     from raydom.cluster.train import run_training
     from raydom.training.translation import plan_translation

@@ -12,7 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from raydom.algorithms.adaptation import class_probabilities, finest
+from raydom.algorithms.cyclegan import as_generators_see, as_images
 from raydom.algorithms.phases import Batch
+from raydom.algorithms.trained import DIRECTIONS
+from raydom.networks.disentangled import Translator
 
 GAP_PX = 2
 SHOWN = 4
@@ -61,3 +64,30 @@ def segmented(network: nn.Module, batches: Sequence[Batch], device: torch.device
         return picture(rows)
 
     return evaluated([network], draw)
+
+
+def translated(networks: nn.Module, batches: Sequence[Batch], device: torch.device) -> bytes:
+    """For each domain a row of images, and below it rows of what the networks make of them: by CycleGAN the other
+    domain, and the way back; by DRIT each of the domains, with its mean attribute."""
+
+    def draw() -> bytes:
+        rows = []
+        for number, batch in enumerate(batches):
+            images = as_generators_see(batch.images[:SHOWN].to(device))
+            rows += [images, *_translations(networks, images, number)]
+        return picture([list(as_images(row)) for row in rows])
+
+    return evaluated([networks], draw)
+
+
+def _translations(networks: nn.Module, images: Tensor, number: int) -> list[Tensor]:
+    if not isinstance(networks, Translator):
+        there, back = (networks[direction] for direction in DIRECTIONS[:: 1 if number == 0 else -1])  # type: ignore[index]
+        return [made := there(images), back(made)]
+    source, normal = torch.full_like(images[:, 0, 0, 0], number, dtype=torch.int64), networks.config.attribute_size
+    made = []
+    for domain in range(networks.config.num_domains):
+        domains = torch.full_like(source, domain)
+        attributes = networks.sample(torch.zeros(len(images), normal, device=images.device), domains)
+        made.append(networks(images, source, domains, attributes))
+    return made

@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 
+from raydom.algorithms.cyclegan import CycleGan
 from raydom.algorithms.drit import Drit
-from raydom.commands import DomainsConfig, DritConfig
+from raydom.algorithms.phases import Algorithm
+from raydom.commands import CycleGanConfig, DomainsConfig, DritConfig
 from raydom.config import DomainSpec, GeneratorSpec, ImageFilter, TrainConfig, TrainRunConfig, to_dict
 from raydom.errors import DataError
 from raydom.images.intensity import fraction_statistics, pooled_statistics
+from raydom.networks.discriminators import PatchDiscriminator, check_field, patch_field_px
 from raydom.networks.disentangled import Translator
 from raydom.networks.disentangled_discriminators import check_crop
+from raydom.networks.generators import Generator
 from raydom.storage import files
 from raydom.storage.collection import open_collection
 from raydom.training import distributed
@@ -24,6 +28,8 @@ from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import check_alike, common_pixel_size, intensity_range
 from raydom.training.domains import DomainImages, DomainSampler, check_channels, domain_images
 from raydom.training.loop import Training, number_of_steps
+from raydom.training.samples import translated
+from raydom.training.seeds import derived_seed
 from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -31,14 +37,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TranslationPlan:
-    """A training of DRIT, checked and fixed: small, and the same in every process."""
+    """A training of CycleGAN or DRIT, checked and fixed: small, and the same in every process."""
 
-    config: DritConfig
+    config: CycleGanConfig | DritConfig
     spec: GeneratorSpec
     domains: tuple[DomainImages, ...]
     num_steps: int
 
-    label = "train drit"
+    @property
+    def label(self) -> str:
+        return f"train {self.spec.kind}"
 
     @property
     def out(self) -> str:
@@ -66,7 +74,6 @@ class TranslationPlan:
 
     def assemble(self, device: torch.device) -> Training:
         """Networks and crops of this process."""
-        networks = self.config.network_config(len(self.spec.channels), len(self.domains))
         sampler = DomainSampler(
             [
                 CropSampler(domain_reader(self.spec, images, number), self.train, number)
@@ -74,13 +81,31 @@ class TranslationPlan:
             ]
         )
         rank, world_size = distributed.rank(), distributed.world_size()
+        algorithm = self._algorithm()
+        networks = algorithm.exported()
         return Training(
-            algorithm=Drit(networks, self.config.losses, self.train.crop_px, self.train.seed),
+            algorithm=algorithm,
             batch_at=lambda step: sampler.batch(step, rank, world_size),
+            sample=lambda: translated(networks, sampler.batch(0).domains, device),
+            sample_every=self.config.sample_every,
         )
 
+    def _algorithm(self) -> Algorithm:
+        config, seed, num_channels = self.config, self.train.seed, len(self.spec.channels)
+        if isinstance(config, DritConfig):
+            networks = config.network_config(num_channels, len(self.domains))
+            return Drit(networks, config.losses, self.train.crop_px, seed)
+        shape = config.network_config(num_channels)
+        there, back = (Generator(shape, derived_seed(seed, number)) for number in range(2))
+        source, target = (
+            PatchDiscriminator(num_channels, config.base_channels, config.critic_layers, derived_seed(seed, number))
+            for number in (2, 3)
+        )
+        weights = (config.cycle_weight, config.identity_weight)
+        return CycleGan(there, back, source, target, *weights, config.pool_size)
 
-def plan_translation(config: DritConfig) -> TranslationPlan:
+
+def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
     """Check everything that can be checked before the first step.
 
     Raises:
@@ -88,11 +113,14 @@ def plan_translation(config: DritConfig) -> TranslationPlan:
         ConfigError: If the settings do not fit each other or the images.
     """
     config = replace(config, out=files.absolute(config.out))
-    check_crop(config.train.crop_px)
+    if isinstance(config, DritConfig):
+        check_crop(config.train.crop_px)
+    else:
+        check_field(config.train.crop_px, patch_field_px(config.critic_layers))
     num_workers = config.run.workers or 1
     domains = [
         domain_images(name, uri, images, config.train, None, num_workers)
-        for name, uri, images in chosen_domains(config)
+        for name, uri, images in (chosen_domains(config) if isinstance(config, DritConfig) else config.pair())
     ]
     channels = check_channels(domains)
     # There is nothing to validate on.
@@ -101,16 +129,19 @@ def plan_translation(config: DritConfig) -> TranslationPlan:
     records = [one.records(one.training_ids) for one in domains]
     for seen in records:
         check_alike(seen)
-    networks = config.network_config(len(channels), len(domains))
-    translator = Translator(networks)
+    network: Generator | Translator
+    if isinstance(config, DritConfig):
+        network = Translator(config.network_config(len(channels), len(domains)))
+    else:
+        network = Generator(config.network_config(len(channels)))
     spec = GeneratorSpec(
-        kind="drit",
-        generator=networks,
+        kind="drit" if isinstance(config, DritConfig) else "cyclegan",
+        generator=network.config,
         channels=channels,
         domains=tuple(domain_spec(one.name, seen) for one, seen in zip(domains, records, strict=True)),
         pixel_size_um=common_pixel_size([record for seen in records for record in seen]),
-        total_stride=translator.total_stride,
-        reach_px=translator.reach_px,
+        total_stride=network.total_stride,
+        reach_px=network.reach_px,
     )
     num_images = max(len(one.training_ids) for one in domains)
     return TranslationPlan(config, spec, tuple(domains), number_of_steps(config.train, num_images, num_workers))

@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import raydom
 from raydom.algorithms.trained import load_generators, load_trained, load_translator
 from raydom.cli import main
-from raydom.commands import DritConfig
+from raydom.commands import CycleGanConfig, DritConfig
 from raydom.config import RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
-from raydom.storage.collection import write_manifest
+from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_generator_run
 from raydom.training import runner
 from raydom.training.runner import complete, train_here
@@ -28,6 +30,13 @@ def images(level: int, count: int = 3, dtype: str = "uint8", channels: int = 1) 
 def config(out, /, **fields) -> DritConfig:
     values = {"out": str(out), "base_channels": 2, "train": TRAIN, "run": RunConfig(serial=True, quiet=True)}
     return DritConfig(**(values | fields))
+
+
+def cyclegan(out, /, **fields) -> CycleGanConfig:
+    small = {"base_channels": 2, "blocks": 1, "critic_layers": 1, "pool_size": 2}
+    train = replace(TRAIN, crop_px=32, weight_decay=0.0)
+    values = {"out": str(out), "train": train, "run": RunConfig(serial=True, quiet=True)} | small
+    return CycleGanConfig(**(values | fields))
 
 
 def run(configuration):
@@ -60,7 +69,42 @@ def test_a_run_tells_its_domains_and_can_be_used(pair, tmp_path, separate):
         load_trained(str(tmp_path / "run"))
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(pair, tmp_path, monkeypatch):
+@pytest.mark.parametrize("network", ["resnet", "pixel-shuffle"])
+def test_a_run_of_cyclegan_can_be_used_and_shows_what_it_makes(pair, tmp_path, network):
+    done = run(cyclegan(tmp_path / "run", generator_network=network, sample_every=6, **pair))
+    assert (done.spec.kind, done.spec.generator.name, [domain.dtype for domain in done.spec.domains]) == (
+        "cyclegan", network, ["uint16", "uint8"],
+    )  # fmt: skip
+    generators, _ = load_generators(str(tmp_path / "run"))
+    assert done.spec.reach_px == generators["source_to_target"].reach_px
+    with Image.open(tmp_path / "run" / "samples" / "step-00000006.png") as picture:
+        assert picture.size == (32, 6 * 34 - 2)  # of each domain an image, its translation and the way back
+    dark = open_collection(pair["source"])["i0"].numpy()
+    # Of the style's scale: fractions of 8 bits; the source's fill no more than a percent of 16 bits.
+    made = raydom.stylize(dark[0], None, "cyclegan", generator=str(tmp_path / "run"), direction="source-to-target")
+    assert made.dtype == np.uint16 and made.mean() > 5000 > dark.mean()
+    with pytest.raises(ConfigError, match="is a run of cyclegan, not of drit"):
+        load_translator(str(tmp_path / "run"))
+
+
+def test_cyclegan_refuses_what_cannot_work(pair, make_collection, tmp_path, capsys):
+    rgb = make_collection("rgb", images(100, channels=3)).uri
+    with pytest.raises(DataError, match="source have 1 channels"):
+        plan_translation(cyclegan(tmp_path / "x", source=pair["source"], target=rgb))
+    with pytest.raises(ConfigError, match=r"crop_px 32 is smaller than the discriminator's field of 70 px"):
+        plan_translation(cyclegan(tmp_path / "x", critic_layers=3, **pair))
+    with pytest.raises(ConfigError, match="give --source-domain and --target-domain"):
+        plan_translation(cyclegan(tmp_path / "x", collection=rgb))
+    test = make_collection("test", images(100), split="test").uri
+    with pytest.raises(DataError, match="of the domain target can be trained on: all are of split test"):
+        plan_translation(cyclegan(tmp_path / "x", source=pair["source"], target=test))
+    options = ["--source", pair["source"], "--target", rgb, "--out", str(tmp_path / "x"), "--generator-network", "unet"]
+    assert main(["train", "cyclegan", *options]) == 2
+    assert "resnet or pixel-shuffle; got 'unet'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [config, cyclegan])
+def test_an_interrupted_training_ends_with_the_same_weights(pair, tmp_path, monkeypatch, config):
     whole = run(config(tmp_path / "whole", **pair))
     saved = runner.save_checkpoint
 
