@@ -6,15 +6,22 @@ import time
 from pathlib import Path
 
 
-def once(content, style, config, generator):
-    """Kills its worker the first time that one comes by."""
-    try:
-        os.close(os.open(config.weights, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        pass
-    else:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return content.pixels
+def open_mortal(job, device):
+    """The processor of a job that kills its worker at the first block, and at the first labels of objects."""
+    from raydom.inference.predictor import Predictor
+
+    class Mortal(Predictor):
+        def write(self, task, outputs):
+            if task.kind in ("block", "label"):
+                try:
+                    os.close(os.open(f"{job.out}-{task.kind}", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    pass
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return super().write(task, outputs)
+
+    return Mortal(job, device)
 
 
 def on_white(content, style, config, generator):
@@ -24,7 +31,7 @@ def on_white(content, style, config, generator):
     return content.pixels
 
 
-once.pointwise = on_white.pointwise = True
+on_white.pointwise = True
 
 
 def open_on_cpu(job, device):

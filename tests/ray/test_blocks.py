@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import killers
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 
 from raydom.cluster.blocks import execute_on_ray, run_block_jobs
 from raydom.config import BlockConfig, InstanceConfig, RunConfig, StyleConfig
@@ -38,23 +41,20 @@ def _pixels(out):
     }
 
 
-def _serial_twin(job, tmp_path):
+def _serial_twin(job, tmp_path, left=_pixels):
     twin = dataclasses.replace(job, out=str(tmp_path / "serial"))
     assert run_block_jobs([twin], RunConfig(quiet=True, serial=True))[0].ok
-    return _pixels(twin.out)
+    return left(twin.out)
 
 
 def test_ray_gives_what_the_serial_runner_gives_for_several_jobs_at_once(ray_session, job, tmp_path):
     style = tmp_path / "style.tif"
-    import tifffile
-
     tifffile.imwrite(style, np.random.default_rng(1).integers(0, 99, (40, 50), np.uint8))
     matched = dataclasses.replace(
         job,
         name="meanstd",
         out=str(tmp_path / "matched"),
         style=StyleConfig(method="meanstd", style=str(style)),
-        instances=InstanceConfig(components=True, halo_px=16),
     )
     reports = run_block_jobs([job, matched], RAY)
     assert [(report.ok, report.num_images_done) for report in reports] == [(True, 3), (True, 3)]
@@ -62,21 +62,19 @@ def test_ray_gives_what_the_serial_runner_gives_for_several_jobs_at_once(ray_ses
     assert _pixels(matched.out) == _serial_twin(matched, tmp_path / "m")
 
 
-def _with_method(job, tmp_path, function):
-    import tifffile
-
-    style = tmp_path / "any-style.tif"
-    tifffile.imwrite(style, np.zeros((40, 50), np.uint8))
-    weights = str(tmp_path / "flag")  # a way to tell the function where its flag is
-    return dataclasses.replace(job, style=StyleConfig(method=f"killers:{function}", style=str(style), weights=weights))
+def _objects(out):
+    """Labels and tables."""
+    tables = [pq.read_table(path).to_pylist() for path in sorted(Path(out).glob("[om]*s/*.parquet"))]
+    return _pixels(out), tables
 
 
-def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(ray_session, job, tmp_path):
-    job = _with_method(job, tmp_path, "once")
-    (report,) = run_block_jobs([job], RAY)
+def test_killed_workers_are_replaced_and_the_objects_are_those_of_an_undisturbed_process(ray_session, job, tmp_path):
+    job = dataclasses.replace(job, instances=InstanceConfig(components=True, halo_px=16))
+    (report,) = run_jobs([job], RAY, functools.partial(execute_on_ray, open_processor=killers.open_mortal))
     assert report.ok, report.failed
-    assert (tmp_path / "flag").exists()  # it did happen
-    assert _pixels(job.out) == _serial_twin(job, tmp_path)
+    assert all((tmp_path / f"ray-{kind}").exists() for kind in ("block", "label"))  # it did happen
+    found = _objects(job.out)
+    assert len(found[1]) == 6 and found == _serial_twin(job, tmp_path, _objects)
 
 
 def test_a_worker_that_was_given_a_gpu_does_what_the_serial_runner_does(ray_session, job, tmp_path):
@@ -92,7 +90,9 @@ def test_a_block_that_always_kills_its_worker_is_quarantined_and_all_others_are_
     pixels = open_collection(job.collection)["img1"].numpy()
     pixels[:, 32:64, 32:64] = 255
     zarr_images.write_region(group, "0", Region.whole(pixels.shape[1:]), pixels)
-    job = _with_method(dataclasses.replace(job, model=None), tmp_path, "on_white")
+    tifffile.imwrite(tmp_path / "style.tif", np.zeros((40, 50), np.uint8))
+    style = StyleConfig(method="killers:on_white", style=str(tmp_path / "style.tif"))
+    job = dataclasses.replace(job, model=None, style=style)
     (report,) = run_block_jobs([job], RAY)
     assert [(r.block_id, r.status) for r in report.failed] == [("img1@32-32", "quarantined")]
     assert report.num_images_done == 2 and report.missing == 1  # the pyramid of that image
