@@ -51,6 +51,8 @@ class Domain:
     """The retina's are relative: CHASE has DRIVE's vessel width when shrunk by 0.58."""
     invert: bool = False
     mask: str | None = None
+    prefix: str = ""
+    """Of the files in the folder that are of this domain."""
 
 
 def _stems(*numbers: int) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ DOMAINS = {
             )
         ),
         tuple(f"dsb2018_nuclei/images/fluorescence_{name}.png" for name in ("7af09f98ec29", "866a8cba7bfe")),
-        (), 1.0,
+        (), 1.0, prefix="fluorescence_",
     ),
     "purple": Domain(
         "dsb2018_nuclei/images", "dsb2018_nuclei/labels",
@@ -103,7 +105,7 @@ DOMAINS = {
             f"histology_purple_{name}"
             for name in ("a08166d91d2c", "a31deaf0ac27", "af576e8ec3a8", "cbca32daaae3", "e414b54f2036", "eb1df8ed879d")
         ),
-        1.0,
+        1.0, prefix="histology_purple_",
     ),
     "t98g-a": Domain(
         "phase_contrast_t98g/A_spread/images", "phase_contrast_t98g/A_spread/labels", ("set02", "set07", "set11"),
@@ -125,11 +127,13 @@ PAIRS = {
 
 
 def collection_of(name: str, part: str, data: Path, out: Path) -> str:
-    """Ingest a part (train or score) of a domain; nothing is done again when it is there."""
+    """Ingest a part of a domain (train, score, or rest: all but train); nothing is done again when it is there."""
     domain = DOMAINS[name]
-    stems = domain.train if part == "train" else domain.score
-    folder = data / domain.images
-    files = sorted(str(path) for path in folder.iterdir() if path.stem in stems)
+    present = sorted(path for path in (data / domain.images).iterdir() if path.stem.startswith(domain.prefix))
+    stems = {"train": domain.train, "score": domain.score}.get(part) or tuple(
+        path.stem for path in present if path.stem not in domain.train
+    )
+    files = [str(path) for path in present if path.stem in stems]
     assert len(files) == len(stems), (name, part, files)
     labels = [str(data / domain.labels)]
     if domain.mask:

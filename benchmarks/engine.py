@@ -1,12 +1,14 @@
 """What the block engine costs, against the bare loop, with start-up apart.
 
     uv run python benchmarks/engine.py segment stages trivial empty plan resume
+    uv run python benchmarks/engine.py segment --networks unet u2netp maskrcnn --blocks 5 6
 
-segment: blocks of 512 px through a U-Net on two workers of one thread, over two plain processes of one thread that call
-the same network on the same tensors. stages: the same blocks through three stages of Ray Data (read, compute, write)
-instead of one actor that does all three. trivial: blocks of 64 px whose pixels are written unchanged. empty: blocks
-of which nothing is read or written but the receipt, and the driver's memory meanwhile. plan: the driver's time and
-memory for a million blocks. resume: the time until the first new block of a run of which 100,000 are done.
+segment: blocks of 512 px through a network on workers of one thread, over as many plain processes of one thread that
+call the same network on the same tensors, before and after. stages: the same blocks through three stages of Ray Data
+(read, compute, write) instead of one actor that does all three. trivial: blocks of 64 px whose pixels are written
+unchanged. empty: blocks of which nothing is read or written but the receipt, and the driver's memory meanwhile. plan:
+the driver's time and memory for a million blocks. resume: the time until the first new block of a run of which 100,000
+are done.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,8 @@ import numpy as np
 import ray
 import ray.data
 import torch
-from models import write_unet
+from models import write_untrained
+from overfit import FEW
 
 from raydom.algorithms.trained import load_trained
 from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, execute_on_ray, run_block_jobs
@@ -40,6 +45,7 @@ from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import run_jobs
 from raydom.inference.worker import Task
 from raydom.networks.build import build_network
+from raydom.networks.maskrcnn import label_image
 from raydom.storage import zarr_images
 from raydom.storage.collection import write_manifest
 from raydom.storage.receipts import Receipt
@@ -79,37 +85,75 @@ def make_collection(folder: Path, shape: tuple[int, int], filled: bool = True) -
     return str(folder)
 
 
-def make_model(folder: Path) -> str:
-    unet = NetworkConfig(in_channels=1, base_channels=16, depth=4)
-    network = build_network(unet)
-    return write_unet(folder, network, unet)
+def make_model(folder: Path, name: str = "unet") -> str:
+    config = NetworkConfig(
+        name=name,
+        in_channels=1,
+        output="objects" if name == "maskrcnn" else "classes",
+        base_channels=16,
+        depth=4,
+        encoder="resnet18",
+        maskrcnn=FEW,
+    )
+    return write_untrained(folder, build_network(config), config)
+
+
+def start_up(num_blocks: int) -> int:
+    """Blocks that are not counted: one batch of each worker."""
+    return min(32, num_blocks // 10)
 
 
 def steady_rate(job: BlockJob) -> float:
     """Blocks per second after start-up: from each worker's first receipts to the last."""
     receipts = [r for r in job.folder.read_receipts().values() if r.kind == "block"]
     ends = np.sort([receipt.finished_at for receipt in receipts])
-    skipped = min(32, len(ends) // 10)  # one batch of each worker
+    skipped = start_up(len(ends))
     return (len(ends) - 1 - skipped) / (ends[-1] - ends[skipped])
 
 
-def _bare(model: str, shape: tuple[int, int], count: int, gate: object) -> None:
+Shapes = list[tuple[int, ...]]
+
+
+def calls_of(job: BlockJob) -> list[Shapes]:
+    """For each block the sizes, px, of what its network is called with."""
+    predictor = Predictor(job)
+    segmenter = predictor.segmenter
+    assert segmenter is not None
+    in_windows = not segmenter.spec.exact and segmenter.spec.network.output != "objects"
+    return [
+        [
+            region.shape
+            for one in predictor.read(task).passes
+            for region in (segmenter.windows(one.core, one.grid) if in_windows else [one.read])
+        ]
+        for task in plan_job(job).stages["block"]
+    ]
+
+
+def _bare(model: str, blocks: list[Shapes], gate: object) -> None:
     torch.set_num_threads(1)
-    network, _ = load_trained(model)
-    pixels = torch.rand(1, 1, *shape)
+    network, spec = load_trained(model)
+    network = network.to(memory_format=torch.channels_last)
+    pixels = {shape: torch.rand(1, 1, *shape) for shapes in blocks for shape in shapes}
     with torch.inference_mode():
-        network(pixels)
+        network(next(iter(pixels.values())))
         gate.wait()  # type: ignore[attr-defined]
-        for _ in range(count):
-            network(pixels).sigmoid()
+        for shapes in blocks:
+            for shape in shapes:
+                told = network(pixels[shape])
+                if isinstance(told, list):
+                    label_image(told[0], shape, spec.network.maskrcnn.mask_threshold)
+                else:
+                    told.sigmoid()
     gate.wait()  # type: ignore[attr-defined]
 
 
-def bare_rate(model: str, shape: tuple[int, int], count: int) -> float:
-    """Calls per second of two plain processes of one thread."""
+def bare_rate(model: str, blocks: list[Shapes], num_workers: int) -> float:
+    """Blocks per second of plain processes of one thread."""
     context = multiprocessing.get_context("spawn")
-    gate = context.Barrier(3)
-    workers = [context.Process(target=_bare, args=(model, shape, count // 2, gate)) for _ in range(2)]
+    gate = context.Barrier(num_workers + 1)
+    parts = [blocks[number::num_workers] for number in range(num_workers)]
+    workers = [context.Process(target=_bare, args=(model, part, gate)) for part in parts]
     for worker in workers:
         worker.start()
     gate.wait()
@@ -118,21 +162,23 @@ def bare_rate(model: str, shape: tuple[int, int], count: int) -> float:
     seconds = time.perf_counter() - began
     for worker in workers:
         worker.join()
-    return count / seconds
+    return len(blocks) / seconds
 
 
-def segment(folder: Path) -> None:
-    model = make_model(folder / "model")
-    collection = make_collection(folder / "c", (7168, 7680))  # 14 x 15 blocks
+def segment(folder: Path, network: str, rows: int, columns: int, num_workers: int) -> None:
+    model = make_model(folder / "model", network)
+    collection = make_collection(folder / "c", (512 * rows, 512 * columns))
     job = BlockJob(name="segment", collection=collection, out=str(folder / "o"), model=model)
-    spec = load_trained(model)[1]
-    side = 512 + 2 * -(-spec.receptive_field_px // spec.total_stride) * spec.total_stride
-    before = bare_rate(model, (side, side), 40)
-    assert run_block_jobs([job], RUN)[0].ok
-    engine, after = steady_rate(job), bare_rate(model, (side, side), 40)
+    blocks = calls_of(job)
+    blocks = blocks[start_up(len(blocks)) + 1 :]
+    before = bare_rate(model, blocks, num_workers)
+    assert run_block_jobs([job], replace(RUN, workers=num_workers))[0].ok
+    engine, after = steady_rate(job), bare_rate(model, blocks, num_workers)
     bare = (before + after) / 2
     print(
-        f"segment: {engine:.2f} blocks/s, bare loop {bare:.2f} ({before:.2f}, {after:.2f}), ratio {engine / bare:.2f}"
+        f"segment, {network}: {engine:.3f} blocks/s, bare loop {bare:.3f} ({before:.3f}, {after:.3f}), "
+        f"ratio {engine / bare:.2f}",
+        flush=True,
     )
 
 
@@ -288,20 +334,28 @@ def plan(folder: Path) -> None:
     print(f"plan: {len(made.stages['block'])} blocks in {seconds:.1f} s, {grown:.2f} GiB")
 
 
-CASES = {
-    "segment": segment, "stages": stages, "trivial": trivial, "empty": empty, "plan": plan, "resume": resume,
-}  # fmt: skip
+CASES = {"stages": stages, "trivial": trivial, "empty": empty, "plan": plan, "resume": resume}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", nargs="+", choices=list(CASES))
-    for what in parser.parse_args().what:
-        folder = Path(tempfile.mkdtemp(prefix="raydom-"))
-        try:
-            CASES[what](folder)
-        finally:
-            shutil.rmtree(folder)
+    parser.add_argument("what", nargs="+", choices=["segment", *CASES])
+    parser.add_argument("--networks", nargs="+", default=["unet"], help="of segment")
+    parser.add_argument("--blocks", type=int, nargs=2, default=[14, 15], help="of segment: rows and columns")
+    parser.add_argument("--workers", type=int, default=2, help="of segment, and processes of the bare loop")
+    options = parser.parse_args()
+    rows, columns = options.blocks
+    segments = [
+        partial(segment, network=name, rows=rows, columns=columns, num_workers=options.workers)
+        for name in options.networks
+    ]
+    for what in options.what:
+        for case in segments if what == "segment" else [CASES[what]]:
+            folder = Path(tempfile.mkdtemp(prefix="raydom-"))
+            try:
+                case(folder)
+            finally:
+                shutil.rmtree(folder)
     return 0
 
 

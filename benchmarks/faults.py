@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 import tifffile
 import torch
 import zarr
-from models import write_unet
+from models import write_untrained
 
 from raydom.cli import main as raydom
 from raydom.config import NetworkConfig
@@ -351,7 +351,7 @@ class Site:
             probe = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
             last = list(network.parameters())[-1]
             last -= probe.median()
-        write_unet(folder / "model", network, unet, ("red", "green", "blue"))
+        write_untrained(folder / "model", network, unet, ("red", "green", "blue"))
         return site
 
     def write_image(self, name: str, shape: tuple[int, int], seed: int) -> None:

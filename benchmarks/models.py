@@ -1,4 +1,4 @@
-"""The model runs that the benchmarks segment with: U-Nets as they are made, without training."""
+"""The model runs that the benchmarks segment with: networks as they are made, without training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from raydom.config import ModelSpec, NetworkConfig
 from raydom.storage.model_run import write_model_run
 
 
-def write_unet(folder: Path, network: Any, unet: NetworkConfig, channels: tuple[str, ...] = ("gray",)) -> str:
-    """A finished model run of a U-Net with two classes; returns its folder."""
+def write_untrained(folder: Path, network: Any, config: NetworkConfig, channels: tuple[str, ...] = ("gray",)) -> str:
+    """A finished model run of a network with two classes; returns its folder."""
     spec = ModelSpec(
-        network=unet,
+        network=config,
         channels=channels,
         low=0.0,
         high=1.0,
         pixel_size_um=None,
         total_stride=int(network.total_stride),
         receptive_field_px=int(network.receptive_field_px),
+        exact=bool(getattr(network, "exact", True)),
     )
     write_model_run(str(folder), spec, {name: value.numpy() for name, value in network.state_dict().items()}, {})
     return str(folder)

@@ -1,12 +1,14 @@
 """Objects over blocks: do they depend on the cut, and what does putting them together cost?
 
-    RAYDOM_DATA=... uv run python benchmarks/objects.py cuts
+    RAYDOM_DATA=... uv run python benchmarks/objects.py cuts --picture benchmarks/results/objects.png
     uv run python benchmarks/objects.py many --blocks 2500 10000
 
 cuts: a mosaic of real nuclei (DSB 2018, fluorescence, none of those that the model was trained on) in blocks of
 several sizes and as a whole: AP at 0.5 between them, objects that end at a border of blocks which the whole image has
 across it, and what the merge table says. With --network maskrcnn, whose whole image neither fits nor counts, block
-sizes against each other and against a grid that is shifted by half a block.
+sizes against each other and against a grid that is shifted by half a block. With --picture, the outlines of the objects
+over the middle of the mosaic and the borders of the blocks, a panel a block size. Not all of these images may be
+redistributed, so the picture stays where it is made.
 many: discs on a grid, about 100 to a block of 128 px, found by a threshold: seconds and memory of the stages, for
 several numbers of blocks.
 """
@@ -28,15 +30,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 from adaptation import DOMAINS, TRAIN, TRAIN_RUN, collection_of
+from overfit import FEW
+from skimage.io import imsave
 
 from raydom.cluster.commands import ingest
 from raydom.cluster.train import train_supervised
 from raydom.commands import IngestConfig, SupervisedConfig
-from raydom.config import BlockConfig, InstanceConfig, RunConfig, TrainConfig
+from raydom.config import BlockConfig, InstanceConfig, MaskRCNNConfig, RunConfig, TrainConfig
 from raydom.images.instance_metrics import object_counts, object_scores
 from raydom.images.overlaps import count_overlaps
 from raydom.inference.job import BlockJob
 from raydom.inference.runner import execute_serially, run_jobs
+from raydom.report.pictures import displayed, outlined
 from raydom.report.tables import show_table
 from raydom.storage.collection import open_collection
 from raydom.storage.readers import read_image
@@ -45,6 +50,8 @@ RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=2, memory_gib=20)
 PIXEL_SIZE_UM = DOMAINS["fluorescence"].pixel_size_um
 MANY_PX = 128
 """Side of the blocks of many objects, px."""
+PICTURED_PX, MAGNIFIED = 448, 2
+BORDER_COLOUR = (255, 255, 255)
 
 
 def model_of(network: str, steps: int, data: Path, out: Path) -> str:
@@ -57,7 +64,8 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
             output="objects" if network == "maskrcnn" else "distance",
             encoder="resnet18" if network == "maskrcnn" else "resnet34",
             base_channels=16,
-            train=TrainConfig(steps=steps, **TRAIN | ({"learning_rate": 3e-4} if network == "maskrcnn" else {})),
+            maskrcnn=FEW if network == "maskrcnn" else MaskRCNNConfig(),
+            train=TrainConfig(steps=steps, **TRAIN | ({"learning_rate": 1e-3} if network == "maskrcnn" else {})),
             run=TRAIN_RUN,
         )
     )
@@ -129,9 +137,33 @@ def cut_at_borders(labels: np.ndarray, whole: np.ndarray, size: int) -> int:
     return len(cut)
 
 
+def draw(pixels: np.ndarray, labels_of: dict[int, np.ndarray], path: Path) -> None:
+    """Outlines of objects over the middle of an image (h, w, 3), on the borders of the blocks.
+
+    Args:
+        pixels: The image.
+        labels_of: By block size, px, the objects that were found: a panel each, from left to right.
+        path: Of the PNG.
+    """
+    largest = max(labels_of)
+    start = [max(0, size // 2 // largest * largest - PICTURED_PX // 2) for size in pixels.shape[:2]]
+    shown = tuple(slice(at, at + PICTURED_PX) for at in start)
+    panels = []
+    for size, labels in labels_of.items():
+        image, seen = (
+            np.repeat(np.repeat(part, MAGNIFIED, 0), MAGNIFIED, 1)
+            for part in (displayed(np.moveaxis(pixels[shown], -1, 0)), labels[shown])
+        )
+        for axis in (0, 1):
+            borders = np.arange(-start[axis] % size, PICTURED_PX, size)
+            np.moveaxis(image, axis, 0)[borders * MAGNIFIED] = BORDER_COLOUR
+        panels += [outlined(image, seen), np.full((len(image), 8, 3), 128, np.uint8)]
+    imsave(path, np.hstack(panels[:-1]), check_contrast=False)
+
+
 def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
     data, out = Path(os.environ["RAYDOM_DATA"]), options.out
-    model = model_of(options.network, options.steps, data, out)
+    model = options.model or model_of(options.network, options.steps, data, out)
     pixels = mosaic(data, options.side)
     source = collection(lambda: pixels, f"mosaic-{options.side}", out)
     rows: list[dict[str, Any]] = []
@@ -148,6 +180,8 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
             row |= {"pairs merged": int(pairs.merged.sum())}
             row |= {"pairs left": int((~pairs.merged & (pairs.label_a != pairs.label_b)).sum())}
         rows.append(row | {"seconds": seconds})
+    if options.picture:
+        draw(pixels, {size: made[size][0] for size in options.sizes}, options.picture)
     shift = options.sizes[0] // 2
     moved = collection(lambda: pixels[shift:, shift:], f"mosaic-{options.side}-{shift}", out)
     labels, _, seconds = segmented(moved, model, options.sizes[0], out)
@@ -206,8 +240,10 @@ def main() -> int:
     parser.add_argument("what", choices=("cuts", "many"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--network", default="unet", choices=("unet", "maskrcnn"))
+    parser.add_argument("--model", help="a finished run of the network, such as one of segmentation.py's")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--side", type=int, default=4200, help="of the mosaic, px")
+    parser.add_argument("--picture", type=Path, help="PNG to write")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--blocks", type=int, nargs="+", default=[2500, 10000])
     options = parser.parse_args()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from models import write_unet
+from models import write_untrained
 from PIL import Image
 
 from raydom.config import NetworkConfig
@@ -52,7 +52,7 @@ def make_files(folder: Path, count: int, suffix: str, labels: bool) -> None:
 def make_model(folder: Path, channels: int) -> None:
     unet = NetworkConfig(in_channels=1, base_channels=channels, depth=2)
     network = build_network(unet)
-    write_unet(folder, network, unet)
+    write_untrained(folder, network, unet)
 
 
 def run(*words: object) -> float:
