@@ -22,6 +22,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from raydom.report.tables import show_table
 from raydom.storage.collection import open_collection
 from raydom.storage.readers import read_image
 
-RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=2, memory_gib=20)
+RUN = RunConfig(quiet=True, serial=True, memory_gib=20)
 PIXEL_SIZE_UM = DOMAINS["fluorescence"].pixel_size_um
 MANY_PX = 128
 """Side of the blocks of many objects, px."""
@@ -107,15 +108,13 @@ def collection(make: Callable[[], np.ndarray], name: str, out: Path) -> str:
     return str(target)
 
 
-def segmented(source: str, model: str, size: int, out: Path, **options: Any) -> tuple[np.ndarray, Path, float]:
+def segmented(source: str, model: str, size: int, out: Path, run: RunConfig) -> tuple[np.ndarray, Path, float]:
     """Labels, the output folder and seconds."""
     folder = out / "objects" / f"{Path(source).name}-{Path(model).name}-{size}"
     shutil.rmtree(folder, ignore_errors=True)
-    job = BlockJob(
-        name="objects", collection=source, out=str(folder), model=model, blocks=BlockConfig(block_size=size), **options
-    )
+    job = BlockJob(name="objects", collection=source, out=str(folder), model=model, blocks=BlockConfig(block_size=size))
     began = time.perf_counter()
-    (report,) = run_jobs([job], RUN, execute_serially)
+    (report,) = run_jobs([job], run, execute_serially)
     assert report.ok, report.failed
     return next(iter(open_collection(str(folder)))).labels("label").numpy(), folder, time.perf_counter() - began
 
@@ -152,7 +151,7 @@ def draw(pixels: np.ndarray, labels_of: dict[int, np.ndarray], path: Path) -> No
     for size, labels in labels_of.items():
         image, seen = (
             np.repeat(np.repeat(part, MAGNIFIED, 0), MAGNIFIED, 1)
-            for part in (displayed(np.moveaxis(pixels[shown], -1, 0)), labels[shown])
+            for part in (displayed(np.moveaxis(pixels[shown], -1, 0), (0, np.percentile(pixels, 99))), labels[shown])
         )
         for axis in (0, 1):
             borders = np.arange(-start[axis] % size, PICTURED_PX, size)
@@ -168,7 +167,8 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
     source = collection(lambda: pixels, f"mosaic-{options.side}", out)
     rows: list[dict[str, Any]] = []
     sizes = [*options.sizes, *([] if options.network == "maskrcnn" else [-(-options.side // 16) * 16])]
-    made = {size: segmented(source, model, size, out) for size in sizes}
+    run = replace(RUN, cpus_per_worker=options.threads)
+    made = {size: segmented(source, model, size, out, run) for size in sizes}
     truth = made[sizes[-1]][0]
     for size in sizes:
         labels, folder, seconds = made[size]
@@ -184,7 +184,7 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
         draw(pixels, {size: made[size][0] for size in options.sizes}, options.picture)
     shift = options.sizes[0] // 2
     moved = collection(lambda: pixels[shift:, shift:], f"mosaic-{options.side}-{shift}", out)
-    labels, _, seconds = segmented(moved, model, options.sizes[0], out)
+    labels, _, seconds = segmented(moved, model, options.sizes[0], out, run)
     inside = made[options.sizes[0]][0][shift:, shift:]
     rows.append(
         {
@@ -224,7 +224,7 @@ def many(options: argparse.Namespace) -> list[dict[str, Any]]:
             stages[kind] = stages.get(kind, 0.0) + time.perf_counter() - began
             peaks[kind] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
-        (report,) = run_jobs([job], RUN, timed)
+        (report,) = run_jobs([job], replace(RUN, cpus_per_worker=options.threads), timed)
         assert report.ok, report.failed
         rows.append(
             {"blocks": number, "objects": pq.ParquetFile(next((folder / "objects").iterdir())).metadata.num_rows}
@@ -242,6 +242,7 @@ def main() -> int:
     parser.add_argument("--network", default="unet", choices=("unet", "maskrcnn"))
     parser.add_argument("--model", help="a finished run of the network, such as one of segmentation.py's")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", type=int, default=4200, help="of the mosaic, px")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])

@@ -42,8 +42,6 @@ DATASETS = {
 """Source and target domain."""
 OBJECTS = ("nuclei", "t98g")
 NETWORKS = ("unet", "deeplabv3plus", "hrnet_w18", "u2netp", "maskrcnn", "unetplusplus", "deeplabv3")
-ENCODERS = {"deeplabv3plus": "resnet34"}
-"""Of the networks that have one, where it is not resnet18."""
 RUN = RunConfig(quiet=True, serial=True)
 TRAIN_RUN = TrainRunConfig(quiet=True, serial=True)
 
@@ -60,7 +58,8 @@ def trained(network: str, dataset: str, seed: int, options: argparse.Namespace, 
             out=run,
             network=network,
             output="objects" if objects else "distance" if dataset in OBJECTS else "classes",
-            encoder=ENCODERS.get(network, "resnet18"),
+            base_channels=16,
+            encoder="resnet18",
             maskrcnn=FEW if objects else MaskRCNNConfig(),
             train=TrainConfig(
                 steps=options.steps,
@@ -120,7 +119,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=4, help="crops of 128 px in a step")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="of the training")
     options = parser.parse_args()
