@@ -45,6 +45,7 @@ from raydom.inference.runner import execute_serially, run_jobs
 from raydom.report.pictures import displayed, outlined
 from raydom.report.tables import show_table
 from raydom.storage.collection import open_collection
+from raydom.storage.model_run import open_model_run, write_model_run
 from raydom.storage.readers import read_image
 
 RUN = RunConfig(quiet=True, serial=True, memory_gib=20)
@@ -71,6 +72,19 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
         )
     )
     return run
+
+
+def with_room(model: str, out: Path) -> str:
+    """The model, if it is a Mask R-CNN with limits so high that it meets them in no block: they would be another
+    reason for what depends on the cut."""
+    run = open_model_run(model)
+    network = run.spec.network
+    if network.name != "maskrcnn":
+        return model
+    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=6000, detections=1500))
+    folder = str(out / "models" / f"{Path(model).name}-with-room")
+    write_model_run(folder, replace(run.spec, network=network), run.weights(), {})
+    return folder
 
 
 def mosaic(data: Path, side_px: int) -> np.ndarray:
@@ -162,7 +176,7 @@ def draw(pixels: np.ndarray, labels_of: dict[int, np.ndarray], path: Path) -> No
 
 def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
     data, out = Path(os.environ["RAYDOM_DATA"]), options.out
-    model = options.model or model_of(options.network, options.steps, data, out)
+    model = with_room(options.model or model_of(options.network, options.steps, data, out), out)
     pixels = mosaic(data, options.side)
     source = collection(lambda: pixels, f"mosaic-{options.side}", out)
     rows: list[dict[str, Any]] = []
