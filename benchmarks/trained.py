@@ -75,8 +75,7 @@ def supervised(domain: str, seed: int, steps: int, data: Path, out: Path) -> str
     run = str(out / "trained-models" / f"{domain}-s{seed}-{steps}")
     collection = collection_of(domain, "train", data, out)
     config = TrainConfig(steps=steps, seed=seed, **TRAIN)
-    mask = "fov" if DOMAINS[domain].mask else None
-    train_supervised(SupervisedConfig(collection=collection, out=run, train=config, run=RUN, mask=mask, **NETWORK))
+    train_supervised(SupervisedConfig(collection=collection, out=run, train=config, run=RUN, **NETWORK))
     return run
 
 
@@ -89,7 +88,6 @@ def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data
         target=collection_of(target, "train", data, options.out),
         out=run,
         initial=supervised(source, seed, options.steps, data, options.out),
-        mask=None,
         train=TrainConfig(
             steps=options.adapt_steps, seed=seed, batch_size=4, crop_px=128, learning_rate=1e-3, validate_every=100
         ),
