@@ -28,7 +28,7 @@ from raydom.config import RunConfig, TrainConfig
 from raydom.report.tables import show_table
 from raydom.training.adaptation import plan_adaptation
 from raydom.training.loop import Training, train
-from raydom.training.runner import TrainingPlan
+from raydom.training.plan import TrainingPlan
 from raydom.training.supervised import plan_supervised
 from raydom.training.translation import plan_translation
 

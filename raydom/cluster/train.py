@@ -29,8 +29,9 @@ from raydom.storage import files
 from raydom.storage.model_run import CHECKPOINTS, ModelRun
 from raydom.training.board import Board
 from raydom.training.loop import Report
+from raydom.training.plan import TrainingPlan
 from raydom.training.progress import TrainingProgress
-from raydom.training.runner import TrainingPlan, choose_device, complete, execute_loop, train_here
+from raydom.training.runner import choose_device, complete, execute_loop, train_here
 from raydom.training.supervised import plan_supervised
 
 logger = logging.getLogger(__name__)

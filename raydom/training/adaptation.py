@@ -30,7 +30,7 @@ from raydom.commands import (
     MeanTeacherConfig,
     OutputAdversaryConfig,
 )
-from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, to_dict
+from raydom.config import ModelSpec, TrainConfig, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.networks.domain_heads import MapCritic
@@ -44,6 +44,7 @@ from raydom.training.domains import DomainImages, DomainSampler, check_channels,
 from raydom.training.evaluation import validation_score, validation_windows
 from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
+from raydom.training.plan import TrainingPlan
 from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
 from raydom.training.samples import segmented
 from raydom.training.seeds import ORDER, derived_generator
@@ -61,7 +62,7 @@ LABELLED = 2
 
 
 @dataclass(frozen=True)
-class AdaptationPlan:
+class AdaptationPlan(TrainingPlan):
     """An adaptation, checked and fixed: small, and the same in every process."""
 
     config: AdaptationConfig
@@ -89,18 +90,6 @@ class AdaptationPlan:
     def label(self) -> str:
         return f"train {self.algorithm}"
 
-    @property
-    def out(self) -> str:
-        return self.config.out
-
-    @property
-    def train(self) -> TrainConfig:
-        return self.config.train
-
-    @property
-    def run(self) -> TrainRunConfig:
-        return self.config.run
-
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
         left_out = {*DomainsConfig.__dataclass_fields__, *RESTYLING}
@@ -108,9 +97,7 @@ class AdaptationPlan:
         return {
             "algorithm": self.algorithm,
             **config,
-            "workers": self.run.workers or 1,
-            "threads": max(1, int(self.run.cpus_per_worker)),
-            "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",
+            **self.resources(),
             "source": to_dict(self.source),
             "target": to_dict(self.target),
             "labelled_images": list(self.labelled_ids),

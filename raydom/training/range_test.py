@@ -10,7 +10,8 @@ import torch
 from raydom.config import TrainConfig
 from raydom.errors import DivergedError
 from raydom.training.loop import Loop, Training, prefetched
-from raydom.training.runner import TrainingPlan, choose_device
+from raydom.training.plan import TrainingPlan
+from raydom.training.runner import choose_device
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 1.0

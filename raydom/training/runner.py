@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from raydom.config import GeneratorSpec, ModelSpec, TrainConfig, TrainRunConfig
+from raydom.config import TrainRunConfig
 from raydom.errors import ConfigError
 from raydom.storage import files
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
 from raydom.storage.model_run import CHECKPOINTS, ModelRun, begin_model_run, write_model_run
 from raydom.training.board import Board
-from raydom.training.loop import Report, Training, finished, train
+from raydom.training.loop import Report, finished, train
+from raydom.training.plan import TrainingPlan
 from raydom.training.progress import TrainingProgress
 
 SAMPLES = "samples"
 """Folder of the pictures that a training draws of itself."""
-
-
-@runtime_checkable
-class TrainingPlan(Protocol):
-    """A training of any algorithm, checked and fixed. It is pickled and sent to every worker."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def out(self) -> str: ...
-    @property
-    def spec(self) -> ModelSpec | GeneratorSpec: ...
-    @property
-    def train(self) -> TrainConfig: ...
-    @property
-    def run(self) -> TrainRunConfig: ...
-    @property
-    def num_steps(self) -> int: ...
-
-    def settings(self) -> dict[str, Any]:
-        """All that the result depends on, as plain values."""
-        ...
-
-    def assemble(self, device: torch.device) -> Training:
-        """What the loop needs, in the process that trains."""
-        ...
 
 
 def complete(plan: TrainingPlan, execute: Callable[[TrainingPlan], bytes]) -> ModelRun:

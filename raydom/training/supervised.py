@@ -9,7 +9,7 @@ import torch
 
 from raydom.algorithms.supervised import Supervised
 from raydom.commands import SupervisedConfig
-from raydom.config import ModelSpec, TrainConfig, TrainRunConfig, fingerprint, to_dict
+from raydom.config import ModelSpec, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.storage import files
@@ -20,11 +20,12 @@ from raydom.training.data import check_trainable, split_by_group
 from raydom.training.evaluation import validation_score
 from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
+from raydom.training.plan import TrainingPlan
 from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
 
 
 @dataclass(frozen=True)
-class SupervisedPlan:
+class SupervisedPlan(TrainingPlan):
     """A supervised training, checked and fixed: small, and the same in every process."""
 
     config: SupervisedConfig
@@ -43,18 +44,6 @@ class SupervisedPlan:
 
     label = "train supervised"
 
-    @property
-    def out(self) -> str:
-        return self.config.out
-
-    @property
-    def train(self) -> TrainConfig:
-        return self.config.train
-
-    @property
-    def run(self) -> TrainRunConfig:
-        return self.config.run
-
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
         left_out = ("run", "out", "find_lr", *RESTYLING)
@@ -63,9 +52,7 @@ class SupervisedPlan:
             "algorithm": "supervised",
             **config,
             "images": self.config.images.settings(),
-            "workers": self.run.workers or 1,
-            "threads": max(1, int(self.run.cpus_per_worker)),
-            "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",
+            **self.resources(),
             "training_images": list(self.training_ids),
             "validation_images": list(self.validation_ids),
             "data": self.data_fingerprint,

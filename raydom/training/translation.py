@@ -14,7 +14,7 @@ from raydom.algorithms.cyclegan import CycleGan
 from raydom.algorithms.drit import Drit
 from raydom.algorithms.phases import Algorithm
 from raydom.commands import CycleGanConfig, DomainsConfig, DritConfig
-from raydom.config import DomainSpec, GeneratorSpec, ImageFilter, TrainConfig, TrainRunConfig, to_dict
+from raydom.config import DomainSpec, GeneratorSpec, ImageFilter, to_dict
 from raydom.errors import DataError
 from raydom.images.intensity import fraction_statistics, pooled_statistics
 from raydom.networks.discriminators import PatchDiscriminator, check_field, patch_field_px
@@ -28,6 +28,7 @@ from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import check_alike, common_pixel_size, intensity_range
 from raydom.training.domains import DomainImages, DomainSampler, check_channels, domain_images
 from raydom.training.loop import Training, number_of_steps
+from raydom.training.plan import TrainingPlan
 from raydom.training.samples import translated
 from raydom.training.seeds import derived_seed
 from raydom.types import ImageRecord
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TranslationPlan:
+class TranslationPlan(TrainingPlan):
     """A training of CycleGAN or DRIT, checked and fixed: small, and the same in every process."""
 
     config: CycleGanConfig | DritConfig
@@ -48,27 +49,13 @@ class TranslationPlan:
     def label(self) -> str:
         return f"train {self.spec.kind}"
 
-    @property
-    def out(self) -> str:
-        return self.config.out
-
-    @property
-    def train(self) -> TrainConfig:
-        return self.config.train
-
-    @property
-    def run(self) -> TrainRunConfig:
-        return self.config.run
-
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
         left_out = DomainsConfig.__dataclass_fields__
         return {
             "algorithm": self.spec.kind,
             **{name: value for name, value in to_dict(self.config).items() if name not in left_out},
-            "workers": self.run.workers or 1,
-            "threads": max(1, int(self.run.cpus_per_worker)),
-            "device": "cuda" if self.run.gpus_per_worker > 0 else "cpu",
+            **self.resources(),
             "domains": [to_dict(domain) for domain in self.domains],
         }
 
