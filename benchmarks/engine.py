@@ -229,7 +229,7 @@ def stages(folder: Path) -> None:
         fused = [measured_fused(jobs[0])]
         planned = plan_job(jobs[1])
         predictor = Predictor(jobs[1])
-        predictor.create_output(predictor.image("image"))
+        predictor.output.create(predictor.image("image"))
         tasks = planned.stages["block"]
         rows = ray.data.from_items([{"task": task.to_json()} for task in tasks], override_num_blocks=len(tasks))
         # As many computing actors as in the other shape; reading and writing take what the CPUs have left.

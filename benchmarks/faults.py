@@ -417,7 +417,7 @@ def actors_killed(site: Site, case: Case) -> Told:
 def driver_killed_planning(site: Site, case: Case) -> Told:
     for target, call in (
         ("raydom.inference.runner:plan_job", 1),
-        ("raydom.inference.predictor:Predictor.create_output", 2),
+        ("raydom.inference.output:Output.create", 2),
     ):
         code, _ = case.run("--serial", driver=f"die_at({target!r}, {call}, '')")
         assert code == -signal.SIGKILL

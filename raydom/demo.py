@@ -132,7 +132,7 @@ def _picture(out: Path, reports: list[JobReport]) -> str:
         cells.append(
             [
                 pixels,
-                predictor.stylised(image, Region.whole(image.spatial_shape)),
+                predictor.styler.stylised(image, Region.whole(image.spatial_shape)),
                 Panel(image=pixels, labels=truth),
                 Panel(image=pixels, labels=found["none"], truth=truth),
                 Panel(image=pixels, labels=found[best], truth=truth),

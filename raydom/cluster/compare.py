@@ -131,7 +131,7 @@ def picture(config: CompareConfig, reports: Sequence[JobReport], truth: Collecti
             prediction = open_collection(report.job.out)[image.image_id]
             name = prediction.record.labels[0]
             found = prediction.labels(name).numpy(region) > 0
-            seen = predictor.stylised(predictor.images[image.image_id], region)
+            seen = predictor.styler.stylised(predictor.images[image.image_id], region)
             row.append(Panel(image=seen, labels=found, truth=labels))
         rows.append(row)
     titles = ["target", "truth", *(_title(config, report.job) for report in reports)]

@@ -17,7 +17,8 @@ import torch
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
 from raydom.inference.job import STAGES, BlockJob, JobPlan, check_memory, output_uri, plan_job
-from raydom.inference.predictor import Predictor, record_from_json
+from raydom.inference.output import record_from_json
+from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.worker import BlockWorker, Task
 from raydom.storage import files
@@ -235,7 +236,7 @@ def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], block
         if missing:
             predictor = Predictor(plan.job)
             for image_id in sorted(missing):
-                predictor.create_output(predictor.images[image_id])
+                predictor.output.create(predictor.images[image_id])
 
 
 def _sweep(jobs: Sequence[BlockJob], finished: list[Task]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64, Int32
 from torch import Tensor, nn
 
 from raydom.config import ModelSpec, PredictionConfig
@@ -47,6 +48,24 @@ class Pass:
         """The part of the grid that ``read`` is made of."""
         rows, columns = self.positions()
         return Region((int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInput:
+    """A part of an image for a network, and what it is asked about."""
+
+    pixels: np.ndarray
+    """float32 (c, h, w) of ``inner``, fractions of the legal range."""
+    inner: Region
+    """Part of the image on its own grid for the network."""
+    grid: tuple[int, ...]
+    """Shape of that."""
+    passes: Sequence[Pass]
+    """Of ``wanted``."""
+    wanted: Region
+    """What is to be told of, px of the image."""
+    shape: tuple[int, ...]
+    """Of the image, px."""
 
 
 class Segmenter:
@@ -85,55 +104,24 @@ class Segmenter:
             found.append(Pass(own, core, read))
         return found
 
-    def maps(
-        self,
-        pixels: np.ndarray,
-        inner: Region,
-        grid: tuple[int, ...],
-        passes: Sequence[Pass],
-        wanted: Region,
-        shape: tuple[int, ...],
-    ) -> np.ndarray:
-        """What the network tells of each pixel of a region, float32 (k, h, w) in 0..1; the mean of all views.
-
-        Args:
-            pixels: (c, h, w) of ``inner``.
-            inner: Part of the image on its own grid for the network.
-            grid: Shape of that.
-            passes: Of the region.
-            wanted: The region, px of the image.
-            shape: Of the image.
-        """
+    def maps(self, part: NetworkInput) -> Float32[np.ndarray, "k h w"]:
+        """What the network tells of each pixel that is wanted, in 0..1; the mean of all views."""
         total: Any = 0.0
-        for one in passes:
-            seen = self._seen(pixels, inner, grid, one)
+        for one in part.passes:
+            seen = self._seen(part, one)
             told = self._blended(seen, one) if not self.spec.exact else self._views(seen)
             told = told[(slice(None), *one.core.relative_to(one.read).slices)]
-            total = total + resample(told, one.core, wanted, one.grid, shape)
-        return np.asarray(total / np.float32(len(passes)), np.float32)
+            total = total + resample(told, one.core, part.wanted, one.grid, part.shape)
+        return np.asarray(total / np.float32(len(part.passes)), np.float32)
 
-    def objects(
-        self,
-        pixels: np.ndarray,
-        inner: Region,
-        grid: tuple[int, ...],
-        passes: Sequence[Pass],
-        wanted: Region,
-        shape: tuple[int, ...],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The objects of a region, of a network that tells them as a list: labels int32 (h, w), and the confidence of
-        each, of label 1 first. Arguments as of ``maps``."""
+    def objects(self, part: NetworkInput) -> tuple[Int32[np.ndarray, "h w"], Float64[np.ndarray, " objects"]]:
+        """The objects of what is wanted, of a network that tells them as a list: labels, and the confidence of each, of
+        label 1 first."""
         views, scores = [], []
         threshold = self.spec.network.maskrcnn.mask_threshold
-        for one in passes:
-            seen = self._seen(pixels, inner, grid, one)
-            rows, columns = (
-                np.floor((np.arange(wanted.start[axis], wanted.stop[axis]) + 0.5) * one.grid[axis] / shape[axis])
-                .astype(np.int64)
-                .clip(one.read.start[axis], one.read.stop[axis] - 1)
-                - one.read.start[axis]
-                for axis in (0, 1)
-            )
+        for one in part.passes:
+            seen = self._seen(part, one)
+            rows, columns = (_nearest(part, one, axis) for axis in (0, 1))
             for turns, flip, contrast in self._augmentations():
                 turned = _turned(self._as_input(seen, contrast), turns, flip)
                 with torch.inference_mode(), self._autocast():
@@ -170,11 +158,11 @@ class Segmenter:
         stride = self.spec.total_stride
         return max(stride, int(size * (1 - self.config.window_overlap)) // stride * stride)
 
-    def _seen(self, pixels: np.ndarray, inner: Region, grid: tuple[int, ...], one: Pass) -> np.ndarray:
+    def _seen(self, part: NetworkInput, one: Pass) -> np.ndarray:
         """The pixels that a pass reads, padding and all."""
         rows, columns = one.positions()
-        part = resample(pixels, inner, one.inner, grid, one.grid)
-        return part[:, rows - one.inner.start[0]][:, :, columns - one.inner.start[1]]
+        pixels = resample(part.pixels, part.inner, one.inner, part.grid, one.grid)
+        return pixels[:, rows - one.inner.start[0]][:, :, columns - one.inner.start[1]]
 
     def _blended(self, pixels: np.ndarray, one: Pass) -> np.ndarray:
         """What overlapping windows tell, each weighing less towards its sides."""
@@ -223,6 +211,13 @@ class Segmenter:
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+def _nearest(part: NetworkInput, one: Pass, axis: int) -> np.ndarray:
+    """Where in what a pass reads each row (or column) lies that is wanted."""
+    wanted = np.arange(part.wanted.start[axis], part.wanted.stop[axis]) + 0.5
+    on_grid = np.floor(wanted * one.grid[axis] / part.shape[axis]).astype(np.int64)
+    return np.asarray(on_grid.clip(one.read.start[axis], one.read.stop[axis] - 1) - one.read.start[axis])
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:

@@ -543,9 +543,9 @@ def test_a_worker_that_its_dead_driver_left_behind_does_not_empty_an_output(tmp_
     )
     assert _run(job)[0].ok
     pixels = open_collection(job.out)["img0"].numpy()
-    Predictor(job).create_output(collection["img0"])
+    Predictor(job).output.create(collection["img0"])
     assert np.array_equal(open_collection(job.out)["img0"].numpy(), pixels)
     assert np.array_equal(open_collection(job.out)["img0"].labels().numpy(), truth)
     other = dataclasses.replace(job, blocks=BlockConfig(block_size=32))
-    Predictor(other).create_output(collection["img0"])  # of another make
+    Predictor(other).output.create(collection["img0"])  # of another make
     assert zarr_images.missing_shards(f"{job.out}/images/img0.zarr", "0")

@@ -14,7 +14,7 @@ from raydom.images.votes import voted
 from raydom.inference import models
 from raydom.inference.job import BlockJob
 from raydom.inference.runner import execute_serially, run_jobs
-from raydom.inference.segmenter import Segmenter
+from raydom.inference.segmenter import NetworkInput, Segmenter
 from raydom.networks.build import build_network
 from raydom.networks.maskrcnn import Detections
 from raydom.storage.collection import open_collection
@@ -43,7 +43,7 @@ def asked(segmenter, pixels, region=None):
     shape = pixels.shape[1:]
     region = Region.whole(shape) if region is None else region
     passes = segmenter.passes(region, shape, shape)
-    return segmenter.maps(pixels, Region.whole(shape), shape, passes, region, shape)
+    return segmenter.maps(NetworkInput(pixels, Region.whole(shape), shape, passes, region, shape))
 
 
 SMALL = NetworkConfig(base_channels=4, depth=2)
