@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from raydom.config import (
     METHODS,
     TRAINED,
-    TRANSLATIONS,
     BlockConfig,
     CellConfig,
     ClusterConfig,
@@ -125,7 +124,7 @@ class CompareConfig:
         default=tuple(method for method in METHODS if method not in ("macenko", *TRAINED)), metadata={"comma": True}
     )
     """Style methods, with commas between; none is always among them. Default: all but macenko, which takes only H&E,
-    and cyclegan, which needs --generator."""
+    and cyclegan and drit, which need --generator."""
     style: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Style image; may be given several times. Default: an image drawn from the source collection by the seed."""
     label: str = "label"
@@ -309,7 +308,7 @@ class NetworkOptions:
         Raises:
             ConfigError: Saying which option is missing.
         """
-        named = [name for name in TRANSLATIONS if name in augment]
+        named = [name for name in TRAINED if name in augment]
         require(
             not named or self.generator is not None,
             f"--augment {' '.join(named)} needs --generator RUN, the folder of a finished "
@@ -603,7 +602,7 @@ class DritConfig(DomainsConfig):
 
     def __post_init__(self) -> None:
         self.check_domains()
-        unknown = {*TRANSLATIONS} & {*self.train.augment}
+        unknown = {*TRAINED} & {*self.train.augment}
         require(not unknown, f"--augment {' '.join(sorted(unknown))} is for segmentation models; leave it out here.")
         self.network_config(in_channels=1, num_domains=2)  # which checks them
 

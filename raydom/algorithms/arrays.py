@@ -43,7 +43,7 @@ def stylize(
     Args:
         image: (h, w), or three axes of which one is channels. Any size; any integer, bool or floating dtype.
         style: Likewise, of any size, with as many channels. Its dtype may be another. None for methods that were
-            trained (cyclegan, with ``generator="RUN"``).
+            trained (cyclegan and drit, with ``generator="RUN"``), but for drit with ``attribute="style"``.
         method: One of ``methods()``, or ``package.module:function``.
         channel_axis: Which axis of three is channels. Default: the last.
         device: Torch device to compute on.
@@ -103,15 +103,20 @@ def _style(
     style: np.ndarray | None, channel_axis: int | None, config: StyleConfig, device: str
 ) -> tuple[StyleInput, ImageStatistics | None]:
     """What the method is prepared with, and the scale of its pixels if they are floating point."""
-    if config.method in TRAINED:
+    trained = config.method in TRAINED
+    if not config.takes_style(config.method) and trained:
         if style is not None:
-            raise ConfigError(f"method {config.method} looks like what it was trained on: give None as style.")
+            also = ', or attribute="style" with it' if config.method == "drit" else ""
+            raise ConfigError(f"method {config.method} looks like what it was trained on: give None as style{also}.")
         return made_style(config, device), made_units(config)
     if style is None:
         raise ConfigError(f"method {config.method} needs a style image, and style is None.")
     pixels, _ = _channels_first(style, channel_axis, "style")
     statistics = image_statistics(pixels)
-    return _style_input(pixels, statistics, device), statistics if pixels.dtype.kind == "f" else None
+    looks = _style_input(pixels, statistics, device)
+    if trained:
+        return looks, made_units(config)
+    return looks, statistics if pixels.dtype.kind == "f" else None
 
 
 def _has_lost(content: np.ndarray, result: np.ndarray, styler: Styler, config: StyleConfig) -> bool:

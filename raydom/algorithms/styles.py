@@ -23,7 +23,7 @@ from raydom.algorithms import analogy, macenko, matching, nst, strotss
 from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.style_interface import Apply, Method, StyleInput, within_legal_range
 from raydom.algorithms.trained import load_trained
-from raydom.algorithms.translation import Translation, generators_of
+from raydom.algorithms.translation import Translation
 from raydom.config import DEFAULT_FEATURES, FEATURES, MATCHING, TRAINED, StyleConfig, StyleOptions, from_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.resample import grid_size, resample
@@ -84,8 +84,8 @@ def weights_digest(config: StyleConfig) -> str | None:
 def floats_per_px(config: StyleConfig, num_channels: int) -> float:
     """About how many numbers a pixel costs in memory while a method computes; 0 where that is little or not known."""
     if config.method in TRAINED:
-        _, spec = generators_of(str(config.generator), "cpu")
-        return MAPS_PER_CHANNEL * spec.generator.base_channels
+        spec = open_generator_run(str(config.generator)).spec
+        return MAPS_PER_CHANNEL[config.method] * spec.generator.base_channels
     if config.method not in USES_FEATURES:
         return 0.0
     config = with_features(config)
@@ -281,11 +281,12 @@ METHODS = {
     "strotss": Method("strotss", _Strotss, pointwise=False, version=1, takes_regions=True),
     "analogy": Method("analogy", _Analogy, pointwise=False, version=1),
     "cyclegan": Method("cyclegan", Translation, pointwise=False, version=1, learns=True),
+    "drit": Method("drit", Translation, pointwise=False, version=1, learns=True),
 }
 
-MAPS_PER_CHANNEL = 4
+MAPS_PER_CHANNEL = {"cyclegan": 4, "drit": 7}
 """Float maps of full size that a generator holds at its peak, for each channel of its first convolution; measured:
-3.5 to 3.8."""
+3.5 to 3.8, and 5.6 to 7.2."""
 USES_FEATURES = ("nst", "strotss", "analogy")
 """Methods that look at images through a feature network."""
 
@@ -351,9 +352,9 @@ def style_config(method: str, options: dict[str, Any]) -> StyleConfig:
         raise ConfigError(f"method {method} has no option {', '.join(rest)}; it has {', '.join(shared)}.")
     if own is not None:
         values.setdefault(method, rest)
-    style = None if method in ("none", *TRAINED) else "array"
     try:
-        return from_dict(StyleConfig, {"method": method, "style": style, **values})
+        takes_style = from_dict(StyleOptions, values).takes_style(method)
+        return from_dict(StyleConfig, {"method": method, "style": "array" if takes_style else None, **values})
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise ConfigError(f"an option of {method} has the wrong type ({error}); got {given}.") from error

@@ -44,6 +44,7 @@ def compare(config: CompareConfig) -> list[JobReport]:
     truth = open_collection(config.target).filter(**to_dict(config.images))
     check_scorable(truth, config.label, config.mask)
     methods = ("none", *(method for method in config.methods if method != "none"))
+    takes_style = config.options.takes_style
     styles = config.style or ((_drawn_style(config),) if any(map(takes_style, methods)) else ())
     asked = [
         (model, method, style)
@@ -174,11 +175,6 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
         blocks=config.blocks,
         images=config.images,
     )
-
-
-def takes_style(method: str) -> bool:
-    """Whether a method needs a style image."""
-    return method != "none" and method not in TRAINED
 
 
 def _drawn_style(config: CompareConfig) -> str:

@@ -29,7 +29,7 @@ from raydom.config.styles import (
     StyleOptions,
 )
 from raydom.config.synthesis import CELL_TYPES, CellConfig
-from raydom.config.training import TRANSLATIONS, TrainConfig
+from raydom.config.training import TrainConfig
 
 __all__ = [
     "CELL_TYPES",
@@ -43,7 +43,6 @@ __all__ = [
     "NST_PRESETS",
     "OUTPUTS",
     "TRAINED",
-    "TRANSLATIONS",
     "AnalogyConfig",
     "BlockConfig",
     "CellConfig",

@@ -8,15 +8,16 @@ from typing import Any
 
 from raydom.config.base import require, to_dict
 
-METHODS = ("none", "meanstd", "histogram", "reinhard", "macenko", "nst", "strotss", "analogy", "cyclegan")
-TRAINED = ("cyclegan",)
-"""Methods that were trained, and take the run of that training instead of a style image."""
+METHODS = ("none", "meanstd", "histogram", "reinhard", "macenko", "nst", "strotss", "analogy", "cyclegan", "drit")
+TRAINED = ("cyclegan", "drit")
+"""Methods that were trained, and take the run of that training instead of a style image; drit may take both."""
 MATCHING = ("meanstd", "histogram", "reinhard")
 """Methods that move only intensities: cheap, and where the others can begin."""
 FEATURES = ("raydom", "vgg19", "vgg16", "squeezenet1_1")
 """Feature networks that come with raydom, or whose weights torchvision knows."""
 DEFAULT_FEATURES = "raydom"
 DIRECTIONS = ("target-to-source", "source-to-target")
+ATTRIBUTES = ("mean", "sampled", "style")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,9 +246,18 @@ class StyleOptions:
     seed: int = 0
     """Seed of whatever is random."""
     generator: str | None = None
-    """Folder of the training of cyclegan."""
+    """Folder of the training of cyclegan or drit."""
     direction: str = "target-to-source"
-    """Of cyclegan: target-to-source (the images are to look like those of the source) or source-to-target."""
+    """Of generators between two domains: target-to-source (the images are to look like those of the source) or
+    source-to-target."""
+    to_domain: str | None = None
+    """Of drit: name of the domain to look like. Default: of two domains, what the direction says."""
+    from_domain: str | None = None
+    """Of drit: name of the domain that the images are of. It must be told where there are more than two that differ in
+    their intensity range."""
+    attribute: str = "mean"
+    """Of drit: how the images are to look within the domain: mean (of its training images), sampled (drawn from them
+    by the seed, the same for all images), or style (as the --style image)."""
     nst: NstConfig = field(default_factory=NstConfig)
     strotss: StrotssConfig = field(default_factory=StrotssConfig)
     analogy: AnalogyConfig = field(default_factory=AnalogyConfig)
@@ -265,6 +275,11 @@ class StyleOptions:
             f"on_content_loss must be flag, fallback or fail; got {self.on_content_loss!r}.",
         )
         require(self.direction in DIRECTIONS, f"direction must be {' or '.join(DIRECTIONS)}; got {self.direction!r}.")
+        require(self.attribute in ATTRIBUTES, f"attribute must be {', '.join(ATTRIBUTES)}; got {self.attribute!r}.")
+
+    def takes_style(self, method: str) -> bool:
+        """Whether a method needs a style image."""
+        return method != "none" and (method not in TRAINED or (method == "drit" and self.attribute == "style"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,10 +287,11 @@ class StyleConfig(StyleOptions):
     """Which method makes the images look like which style image."""
 
     method: str = "none"
-    """none, meanstd, histogram, reinhard, macenko (H&E), nst, strotss, analogy, cyclegan (with --generator), or
+    """none, meanstd, histogram, reinhard, macenko (H&E), nst, strotss, analogy, cyclegan or drit (with --generator), or
     package.module:function."""
     style: str | None = None
-    """Path or URL of the style image, an image of the source domain. Methods with a --generator take none."""
+    """Path or URL of the style image, an image of the source domain. Methods with a --generator take none,
+    but for drit with --attribute style."""
 
     def __post_init__(self) -> None:
         StyleOptions.__post_init__(self)  # super() does not find its class in dataclasses with slots
@@ -296,12 +312,12 @@ class StyleConfig(StyleOptions):
             f"{' or '.join(TRAINED)}.",
         )
         require(
-            not trained or self.style is None,
+            not trained or self.style is None or self.takes_style(self.method),
             f"--style {self.style} has no effect with method {self.method}, which looks like what it was trained on. "
-            "Leave it out.",
+            f"{'Give --attribute style with it, or leave' if self.method == 'drit' else 'Leave'} it out.",
         )
         require(
-            self.method == "none" or trained or self.style is not None,
+            not self.takes_style(self.method) or self.style is not None,
             f"method {self.method} needs a style image: give --style IMAGE, an image of the domain to look like.",
         )
         require(
@@ -320,7 +336,10 @@ class StyleConfig(StyleOptions):
             return known | {"overview_px": self.overview_px}
         own = to_dict(self)
         if self.method in TRAINED:  # whose run is told by its content, not by where it lies
-            return known | {name: own[name] for name in ("direction", "overview_px", "seed")}
+            known |= {name: own[name] for name in ("direction", "overview_px", "seed")}
+            if self.method == "drit":
+                known |= {name: own[name] for name in ("to_domain", "from_domain", "attribute")}
+            return known
         shared = {name: own[name] for name in ("features", "init", "overview_px", "seed")}
         if ":" in self.method:  # it is given all of them
             return known | shared | {name: own[name] for name in ("weights", "nst", "strotss", "analogy")}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raydom.config.base import require
+from raydom.config.styles import TRAINED
 
-TRANSLATIONS = ("cyclegan", "drit")
-"""Augmentations by generators between domains."""
-AUGMENTATIONS = ("flip", "rotate", "intensity", "particles", "empty", "blur", "noise", "colour", *TRANSLATIONS)
+AUGMENTATIONS = ("flip", "rotate", "intensity", "particles", "empty", "blur", "noise", "colour", *TRAINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

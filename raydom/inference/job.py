@@ -240,7 +240,7 @@ NO_STYLE = StyleInput(
 
 def style_of(config: StyleConfig, device: str = "cpu") -> StyleInput:
     """What a method is prepared with: its style image, or what stands for it."""
-    if config.method in TRAINED:
+    if config.method in TRAINED and config.style is None:
         return made_style(config, device)
     return NO_STYLE if config.style is None else style_input(config.style, device)
 
@@ -313,7 +313,7 @@ def check_job(job: BlockJob) -> None:
     if job.style.method != "none":
         channels = {image.num_channels for image in images}
         if channels != {style.pixels.shape[1]}:
-            trained = job.style.method in TRAINED
+            trained = job.style.style is None
             what = f"{job.style.generator}: the generator" if trained else f"{job.style.style}: the style image"
             raise ConfigError(
                 f"{what} has {style.pixels.shape[1]} channels, the images of {job.collection} have "

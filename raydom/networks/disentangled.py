@@ -252,6 +252,21 @@ class Translator(nn.Module):
         return mean[domains] + deviation[domains] * normal
 
 
+class Look(nn.Module):
+    """A translator from one domain to one look of another."""
+
+    def __init__(self, translator: Translator, source: int, domain: int, attribute: Float[Tensor, "1 z"]) -> None:
+        super().__init__()
+        self.translator, self.attribute = translator, attribute
+        self._source, self._domain = source, domain
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images, between -1 and 1, in that look."""
+        sources, domains = (torch.full((len(images),), n, device=images.device) for n in (self._source, self._domain))
+        made: Tensor = self.translator(images, sources, domains, self.attribute.expand(len(images), -1))
+        return made
+
+
 def build_generators(config: DisentangledConfig, seed: int = 0) -> dict[str, nn.Module]:
     """Fresh encoders and generator; the same seed gives the same weights."""
     return seeded(
@@ -287,7 +302,9 @@ def leaky_convolution(
     """Mirrored, convolved, rectified with a slope of 0.01; without normalisation, which the authors' code never
     reaches (it compares two texts that always differ)."""
     return nn.Sequential(
-        nn.ReflectionPad2d(padding), nn.Conv2d(in_channels, out_channels, kernel, stride=stride), nn.LeakyReLU(0.01)
+        nn.ReflectionPad2d(padding),
+        nn.Conv2d(in_channels, out_channels, kernel, stride=stride),
+        nn.LeakyReLU(0.01, inplace=True),
     )
 
 
@@ -297,7 +314,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), InstanceNorm(), nn.ReLU(),
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), InstanceNorm(), nn.ReLU(inplace=True),
             nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), InstanceNorm(),
         )  # fmt: skip
 
@@ -325,7 +342,7 @@ class _PooledBlock(nn.Module):
 def _strided(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 3, stride=2), InstanceNorm(),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )  # fmt: skip
 
 
@@ -333,7 +350,7 @@ def _upsampling(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1),
         LayerNorm(out_channels),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 

@@ -61,7 +61,7 @@ class LayerNorm(_ImageNorm):
         self.gain, self.offset = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        return self.normalised(x) * self.gain[:, None, None] + self.offset[:, None, None]
+        return torch.addcmul(self.offset[:, None, None], self.normalised(x), self.gain[:, None, None])
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from raydom.algorithms.cyclegan import as_generators_see, as_images
 from raydom.algorithms.trained import DIRECTIONS, load_generators, load_translator
 from raydom.commands import NetworkOptions
 from raydom.config import (
-    TRANSLATIONS,
+    TRAINED,
     DisentangledConfig,
     GeneratorConfig,
     GeneratorSpec,
@@ -82,7 +82,7 @@ def plan_restyling(
     if config.generator is not None:
         run = open_generator_run(config.generator)
         uri, content_hash = run.uri, run.content_hash
-        named = [name for name in TRANSLATIONS if name in train.augment]
+        named = [name for name in TRAINED if name in train.augment]
         if named != [run.spec.kind]:
             raise ConfigError(
                 f"--generator {run.uri} is a run of {run.spec.kind}; give --augment with {run.spec.kind} instead of "
