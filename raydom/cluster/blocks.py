@@ -31,6 +31,7 @@ from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import Check, JobReport, device_of, execute_serially, run_jobs
 from raydom.inference.worker import BlockWorker, Processor, Task
+from raydom.networks.memory import keep_freed_memory
 
 TASKS_PER_BATCH = 16
 """Tasks that a process takes at a time, and so the most that are repeated when it dies."""
@@ -70,6 +71,7 @@ class Opening:
         import torch
 
         torch.set_num_threads(max(1, int(self.run.cpus_per_worker)))
+        keep_freed_memory()
         return BlockWorker(
             lambda number: self.open_processor(self.jobs[number], self.device),
             [job.folder for job in self.jobs],

@@ -8,6 +8,7 @@ import torch
 
 from raydom.config import TrainRunConfig
 from raydom.errors import ConfigError
+from raydom.networks.memory import keep_freed_memory
 from raydom.storage import files
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
 from raydom.storage.model_run import CHECKPOINTS, ModelRun, begin_model_run, write_model_run
@@ -73,6 +74,7 @@ def execute_loop(
     """The loop of one process, with as many threads as it has CPUs (their number changes the last bits of a sum)."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(max(1, int(plan.run.cpus_per_worker)))
+    keep_freed_memory()
     try:
         training = plan.assemble(device)
         train(

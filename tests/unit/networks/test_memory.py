@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys
+import torch
+from raydom.networks.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(20):
+    if step == 10:
+        before = faults()
+    torch.ones(16 * 2**20 // 4).add(1)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_freed_memory_is_used_again_without_new_pages():
+    default, kept = (
+        int(subprocess.run([sys.executable, "-c", SCRIPT, how], check=True, capture_output=True).stdout)
+        for how in ("default", "keep")
+    )
+    assert default > 10_000  # of 4 KiB: 16 MiB twice a step
+    assert kept < default / 10
