@@ -74,7 +74,7 @@ def supervised(domain: str, seed: int, steps: int, data: Path, out: Path) -> str
     """A U-Net trained on the training images of a domain."""
     run = str(out / "trained-models" / f"{domain}-s{seed}-{steps}")
     collection = collection_of(domain, "train", data, out)
-    config = TrainConfig(steps=steps, seed=seed, **TRAIN)
+    config = TrainConfig(steps=steps, seed=seed, precision="bfloat16", **TRAIN)
     train_supervised(SupervisedConfig(collection=collection, out=run, train=config, run=RUN, **NETWORK))
     return run
 
@@ -89,7 +89,13 @@ def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data
         out=run,
         initial=supervised(source, seed, options.steps, data, options.out),
         train=TrainConfig(
-            steps=options.adapt_steps, seed=seed, batch_size=4, crop_px=128, learning_rate=1e-3, validate_every=100
+            steps=options.adapt_steps,
+            seed=seed,
+            batch_size=4,
+            crop_px=128,
+            learning_rate=1e-3,
+            validate_every=100,
+            precision="bfloat16",
         ),
         run=RUN,
         **NETWORK,
