@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from raydom.algorithms.cyclegan import as_generators_see
+from raydom.algorithms.cyclegan import as_generators_learn
 from raydom.algorithms.phases import Algorithm, DomainBatch, Phase
 from raydom.config import DisentangledConfig, DritLossConfig
 from raydom.networks.disentangled import AttributeEncoder, Translator, build_generators
@@ -167,12 +167,13 @@ def paired(batch: DomainBatch) -> tuple[Float[Tensor, "n2 c h w"], Int64[Tensor,
     """As many pairs of images as there are of each domain, each of two domains drawn from torch's generator.
 
     Returns:
-        Intensities from -1 to 1, and domains: first those of all first images of a pair, then those of all second.
+        Intensities from -1 to 1, with noise of a grey level; and domains. First those of all first images of a pair,
+        then those of all second.
     """
     num_domains, num_pairs = len(batch.domains), len(batch.domains[0].images)
     drawn_domains = torch.stack([torch.randperm(num_domains)[:2] for _ in range(num_pairs)], dim=1).flatten()
     images = [batch.domains[domain].images[number % num_pairs] for number, domain in enumerate(drawn_domains.tolist())]
-    return as_generators_see(torch.stack(images)), drawn_domains.to(images[0].device)
+    return as_generators_learn(torch.stack(images)), drawn_domains.to(images[0].device)
 
 
 def swapped(values: Float[Tensor, "n2 ..."]) -> Float[Tensor, "n2 ..."]:
