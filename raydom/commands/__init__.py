@@ -1,0 +1,44 @@
+"""What each command of the command line is told: a class a command, whose fields are its options.
+
+Their docstrings are the help texts. Importing this package is cheap, as that of ``raydom.config``.
+"""
+
+from raydom.commands.adaptation import (
+    AdaptationConfig,
+    DannConfig,
+    DiscrepancyConfig,
+    EntropyConfig,
+    MeanTeacherConfig,
+    OutputAdversaryConfig,
+)
+from raydom.commands.blocks import CompareConfig, DemoConfig, EvaluateConfig, SegmentConfig, StylizeConfig
+from raydom.commands.collections import FindDomainsConfig, InfoConfig, IngestConfig, PackConfig, SynthesizeConfig
+from raydom.commands.domains import DomainsConfig, TargetFilter
+from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
+from raydom.commands.translation import CycleGanConfig, DritConfig
+
+__all__ = [
+    "BALANCED",
+    "AdaptationConfig",
+    "CompareConfig",
+    "CycleGanConfig",
+    "DannConfig",
+    "DemoConfig",
+    "DiscrepancyConfig",
+    "DomainsConfig",
+    "DritConfig",
+    "EntropyConfig",
+    "EvaluateConfig",
+    "FindDomainsConfig",
+    "InfoConfig",
+    "IngestConfig",
+    "MeanTeacherConfig",
+    "NetworkOptions",
+    "OutputAdversaryConfig",
+    "PackConfig",
+    "SegmentConfig",
+    "StylizeConfig",
+    "SupervisedConfig",
+    "SynthesizeConfig",
+    "TargetFilter",
+]
