@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from raydom.commands import SupervisedConfig
+from raydom.commands import DritConfig, SupervisedConfig
 from raydom.config import RunConfig, TrainConfig
 from raydom.errors import ConfigError, DivergedError
 from raydom.training.loop import Training, finished
+from raydom.training.plan import TrainingPlan
 from raydom.training.supervised import SupervisedPlan, plan_supervised
+from raydom.training.translation import plan_translation
 
 STEPS, KILL_AT = 8, 4
 
@@ -30,17 +32,17 @@ plan = pickle.loads((folder / "plan").read_bytes())
 def save(report, state):
     if state is not None:
         (folder / "state").write_bytes(state)
-network = []
+modules = []
 def watch(report):
     pass
 assembled = type(plan).assemble
 def assemble(self, device):
     training = assembled(self, device)
-    network.append(training.algorithm.modules["network"])
+    modules.extend(training.algorithm.modules.values())
     return training
 type(plan).assemble = assemble
 execute_loop(plan, torch.device("cpu"), None, save, watch)
-print(hashlib.sha256(b"".join(v.numpy().tobytes() for v in network[0].state_dict().values())).hexdigest())
+print(hashlib.sha256(b"".join(v.numpy().tobytes() for m in modules for v in m.state_dict().values())).hexdigest())
 """
 
 
@@ -64,14 +66,29 @@ def plan(collection, out: Path, **run) -> SupervisedPlan:
     )
 
 
-def with_change(plan: SupervisedPlan, change):
+def generators(collection, out: Path, **run) -> TrainingPlan:
+    """A training of DRIT, which has the most state."""
+    return plan_translation(
+        DritConfig(
+            source=collection.uri,
+            target=collection.uri,
+            out=str(out),
+            base_channels=2,
+            attribute_size=3,
+            train=TrainConfig(steps=STEPS, batch_size=2, crop_px=64, validate_every=3),
+            run=RunConfig(quiet=True, **run),
+        )
+    )
+
+
+def with_change(plan: TrainingPlan, change):
     """The plan, with its training changed in every worker (a local class, so that it is pickled with its code)."""
 
-    class Changed(SupervisedPlan):
+    class Changed(type(plan)):
         def assemble(self, device: torch.device) -> Training:
             return change(super().assemble(device))
 
-    return Changed(**{name: getattr(plan, name) for name in SupervisedPlan.__dataclass_fields__})
+    return Changed(**{name: getattr(plan, name) for name in plan.__dataclass_fields__})
 
 
 def killing(marker: Path, rank: int):
@@ -109,13 +126,13 @@ def test_one_worker_killed_on_the_way_gives_what_this_process_gives(ray_session,
 def test_two_workers_one_killed_give_what_two_plain_processes_give(ray_session, collection, tmp_path):
     from raydom.cluster.train import run_training
 
-    (tmp_path / "plan").write_bytes(pickle.dumps(plan(collection, tmp_path / "unused", workers=2)))
+    (tmp_path / "plan").write_bytes(pickle.dumps(generators(collection, tmp_path / "unused", workers=2)))
     command = [sys.executable, "-c", PLAIN_PROCESS, str(tmp_path)]
     plain = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     hashes = [process.communicate(timeout=300)[0] for process in plain]
     assert hashes[0] == hashes[1] != ""  # the ranks agree on all parameters and buffers
     marker = tmp_path / "killed"
-    run = run_training(with_change(plan(collection, tmp_path / "run", workers=2), killing(marker, 1)))
+    run = run_training(with_change(generators(collection, tmp_path / "run", workers=2), killing(marker, 1)))
     assert marker.exists()
     expected = finished((tmp_path / "state").read_bytes())
     weights = run.weights()
