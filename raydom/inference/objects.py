@@ -13,7 +13,7 @@ import io
 import itertools
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -384,6 +384,15 @@ known."""
 def table_uri(out: str, name: str, image_id: str) -> str:
     """A table of an image: ``objects``, or ``merges``. The folder of them reads as one table."""
     return files.join(out, name, f"{image_id}.parquet")
+
+
+def keep_tables(out: str, kept: Mapping[str, Set[str]]) -> None:
+    """Remove the tables of other images than these, by name of the table: of what an earlier run made of them."""
+    for name, image_ids in kept.items():
+        wanted = {table_uri(out, name, image_id) for image_id in image_ids}
+        for uri in files.list_files(files.join(out, name), ".parquet"):
+            if uri not in wanted:
+                files.remove(uri)
 
 
 def object_table(image_id: str, parts: Parts, shape: tuple[int, int], pixel_size_um: float | None) -> pa.Table:

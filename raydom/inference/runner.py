@@ -17,6 +17,7 @@ import torch
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
 from raydom.inference.job import STAGES, BlockJob, JobPlan, check_memory, output_uri, plan_job
+from raydom.inference.objects import keep_tables
 from raydom.inference.output import record_from_json
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
@@ -264,6 +265,9 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
     whole = {record.image_id for record in records}
+    if plan.settings["instances"] is not None:
+        numbered = {task.block.image_id for task in plan.stages["number"] if _is_ok(receipts.get(task.key))}
+        keep_tables(plan.job.out, {"objects": whole, "merges": numbered})
     of_images = (r for r in done if r.image_id in whole and (r.kind == "number" or (r.kind == "block" and r.record)))
     objects = [receipt.num_objects for receipt in of_images if receipt.num_objects is not None]
     return JobReport(

@@ -194,6 +194,16 @@ def test_a_failed_block_keeps_its_image_out_and_nothing_else(tmp_path, collectio
     assert np.array_equal(labels_of(tmp_path / "o"), whole(collection["a"].numpy()[0], 140))
 
 
+def test_tables_are_of_the_images_as_they_are_now(tmp_path, collection, make_collection):
+    run(job(collection, tmp_path / "o"))
+    assert {*tables(tmp_path / "o", "objects").image_id} == {"a", "b"}
+    assert {*tables(tmp_path / "o", "merges").image_id} == {"a"}
+    make_collection("c", {"a": blobs(1, (40, 37))[None]})  # which is one block now
+    run(job(collection, tmp_path / "o"))
+    assert {*tables(tmp_path / "o", "objects").image_id} == {"a"}
+    assert tables(tmp_path / "o", "merges").empty
+
+
 def test_settings_of_objects_are_part_of_what_an_output_is(tmp_path, collection):
     run(job(collection, tmp_path / "o"))
     with pytest.raises(ConfigError, match=r"instances\.min_area_px: was 5, now 6"):
