@@ -5,19 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from raydom.algorithms.large import LARGE_VERSION, Styler
+from raydom.algorithms.large import LARGE_VERSION
 from raydom.algorithms.style_interface import StyleInput
-from raydom.algorithms.styles import floats_per_px, get_method, weights_digest, with_features
+from raydom.algorithms.styles import get_method, weights_digest, with_features
 from raydom.algorithms.translation import made_domain, made_style, made_units
 from raydom.config import (
     TRAINED,
@@ -26,7 +23,6 @@ from raydom.config import (
     InstanceConfig,
     ModelSpec,
     PredictionConfig,
-    RunConfig,
     StyleConfig,
     fingerprint,
     to_dict,
@@ -54,10 +50,6 @@ BLOCK_VERSION = 1
 
 SAME_SIZE = 0.01
 """Pixel sizes that differ by no more than this share count as equal."""
-COPIES_OF_PIXELS = 8
-"""Float copies of a block that reading, resampling and styling hold at a time."""
-ACTIVATIONS_PER_CHANNEL = 10
-"""Float maps of full size that a U-Net holds at its peak, for each channel of its first level; measured: 8 to 10."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,79 +328,6 @@ def _warn_of_pixel_sizes(job: BlockJob, spec: ModelSpec | None, images: Iterable
             "%s was trained at %g um/px; %d of %d images are shown to it at other sizes, such as %g um/px.",
             job.style.generator, known, len(others), len(sizes), others[0],
         )  # fmt: skip
-
-
-def check_memory(job: BlockJob, run: RunConfig) -> None:
-    """Refuse blocks that do not fit the memory of a worker.
-
-    What a worker may use is said by the run, or is this machine's memory shared by its workers; on a cluster that was
-    joined, whose machines are not known here, nothing is checked unless it is said.
-
-    Raises:
-        ConfigError: With what the largest block needs, what is allowed, and the block size that fits.
-    """
-    allowed = run.memory_gib
-    if allowed is None:
-        if run.address or os.environ.get("RAY_ADDRESS") or run.gpus_per_worker > 0:
-            return
-        workers = 1 if run.serial else run.workers or max(1, int((os.cpu_count() or 1) / run.cpus_per_worker))
-        allowed = machine_memory_gib() / workers
-    images = job.chosen_images()
-    spec = open_model(job.model, images).spec if job.model is not None else None
-    styler = Styler(get_method(job.style.method), style_of(job.style), job.style)
-    for image in images:
-        style_floats = floats_per_px(job.style, image.num_channels)
-        looking = styler.looking(model_shape(image.spatial_shape, job.scale_of(image.record, spec)))
-        style_halo = 0 if looking is None else looking.halo_px
-        overview_px = min(
-            job.style.overview_px**2, math.prod(model_shape(image.spatial_shape, job.scale_of(image.record, spec)))
-        )
-        needed = overview_px * style_floats * 4 / 2**30
-        if needed > allowed:
-            raise ConfigError(
-                f"{image.image_id}: {job.style.method} on an overview of {job.style.overview_px} px needs about "
-                f"{needed:.2g} GiB and a worker may use {allowed:.2g} GiB. Choose --overview-px "
-                f"{int(job.style.overview_px * (allowed / needed) ** 0.5)} or less, or allow more with --memory-gib or "
-                "fewer --workers."
-            )
-        gib = functools.partial(_block_gib, job, spec, image, style_floats=style_floats, style_halo=style_halo)
-        needed = gib(job.blocks.block_size)
-        if needed > allowed:
-            fitting = [n for n in range(16, job.blocks.block_size, 16) if gib(n) <= allowed]
-            remedy = f"Choose --block-size {fitting[-1]} or less" if fitting else "No block size is small enough here"
-            raise ConfigError(
-                f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
-                f"may use {allowed:.2g} GiB. {remedy}, or allow more with --memory-gib or fewer --workers."
-            )
-
-
-def machine_memory_gib() -> float:
-    """Memory of this machine, or of the container that this process is confined to, GiB."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    told = limit.read_text().strip() if limit.exists() else "max"
-    return min(total, int(told) if told.isdigit() else total) / 2**30
-
-
-def _block_gib(
-    job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int, style_floats: float, style_halo: int
-) -> float:
-    """About what a worker holds of a block at its peak, GiB, with the neighbours that it reads and writes."""
-    scale = job.scale_of(image.record, spec)
-    halo = 0 if spec is None else job.blocks.halo or spec.receptive_field_px
-    if max(model_shape(image.spatial_shape, scale)) <= job.style.overview_px:  # blocks are cut out of the overview
-        style_floats, style_halo = 0.0, 0
-    halo += style_halo
-    side = block_size * scale + 2 * halo
-    if spec is not None and spec.network.output == "objects":
-        side = (block_size + 2 * job.instances.halo_px) * scale
-    elif spec is not None and not spec.exact:
-        side = job.prediction.window_px or spec.window_px
-    sides = [min(side, size * scale) for size in image.spatial_shape]
-    floats = COPIES_OF_PIXELS * image.num_channels
-    if spec is not None:
-        floats += ACTIVATIONS_PER_CHANNEL * spec.network.base_channels
-    return math.prod(sides) * (floats + style_floats) * 4 / 2**30
 
 
 def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> None:

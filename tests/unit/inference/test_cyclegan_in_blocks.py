@@ -11,7 +11,8 @@ import raydom
 from raydom.config import BlockConfig, DomainSpec, GeneratorConfig, GeneratorSpec, RunConfig, StyleConfig
 from raydom.errors import ConfigError
 from raydom.images.intensity import image_statistics
-from raydom.inference.job import BlockJob, check_job, check_memory, plan_job
+from raydom.inference.job import BlockJob, check_job, plan_job
+from raydom.inference.memory import check_memory
 from raydom.inference.runner import execute_serially, run_jobs
 from raydom.networks.generators import Generator
 from raydom.storage.collection import open_collection
