@@ -23,7 +23,7 @@ from raydom.report.tables import show_table
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.storage.tables import write_table
-from raydom.training.scoring import check_scorable, evaluate
+from raydom.training.scoring import check_scorable, evaluate, label_kinds
 from raydom.types import Region
 
 PIXEL_SCORES = ("f1", "iou", "dice", "precision", "recall")
@@ -78,14 +78,9 @@ def compare(config: CompareConfig) -> list[JobReport]:
             row["note"] = f"no image was segmented; see {job.folder.uri}"
         else:
             # The kind that was found for a model's first row serves the others, so that a warning comes once.
-            found = evaluate(
-                open_collection(job.out),
-                truth,
-                label=config.label,
-                mask=config.mask,
-                kind=kind_of.get(model),
-                bootstrap=0,
-            )
+            prediction = open_collection(job.out)
+            kind = kind_of.get(model) or _kind_without_objects(prediction, truth, config.label)
+            found = evaluate(prediction, truth, label=config.label, mask=config.mask, kind=kind, bootstrap=0)
             scores = {line["scope"]: line for line in found.to_pylist()}
             pooled = scores["pooled"] | {"dsb2018": scores["mean"].get("dsb2018")}
             kind_of[model] = pooled["label_kind"]
@@ -137,6 +132,13 @@ def picture(config: CompareConfig, reports: Sequence[JobReport], truth: Collecti
         rows.append(row)
     titles = ["target", "truth", *(_title(config, report.job) for report in reports)]
     grid(rows, [image.image_id for image in shown], titles, files.join(config.out, "comparison.png"))
+
+
+def _kind_without_objects(prediction: Collection, truth: Collection, label: str) -> str | None:
+    """Pixels are scored of a model that makes no objects, and that needs no warning if the truth numbers its own."""
+    predicted = {kind for image in prediction for kind in image.record.label_kinds}
+    true = label_kinds([image.record for image in truth], label)
+    return "binary" if predicted == {"binary"} and "semantic" not in true else None
 
 
 def _title(config: CompareConfig, job: BlockJob) -> str:

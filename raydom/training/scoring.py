@@ -125,6 +125,11 @@ def check_scorable(truth: Collection, label: str, mask: str | None) -> None:
         raise _no_label(str(mask), unmasked, truth)
 
 
+def label_kinds(records: Sequence[ImageRecord], label: str) -> set[str | None]:
+    """What the manifest says that a label is, in these images; None where it does not say."""
+    return {dict(zip(record.labels, record.label_kinds, strict=False)).get(label) for record in records}
+
+
 def _compare(predicted: Image, true: Image, predicted_label: str, label: str, mask: str | None, kind: str) -> Tally:
     """What is counted of one image, read block by block."""
     found, wanted = predicted.labels(predicted_label), true.labels(label)
@@ -144,7 +149,7 @@ def _compare(predicted: Image, true: Image, predicted_label: str, label: str, ma
 
 def _kind(true: Sequence[ImageRecord], label: str, predicted: Sequence[ImageRecord], name: str) -> str:
     """What is scored, by what the manifests say that the labels are."""
-    of_truth, of_prediction = _kinds(true, label), _kinds(predicted, name)
+    of_truth, of_prediction = label_kinds(true, label), label_kinds(predicted, name)
     if "semantic" in of_truth | of_prediction:
         return "semantic"
     # One image with objects suffices: an instance label with at most one object in an image looks binary there.
@@ -153,15 +158,12 @@ def _kind(true: Sequence[ImageRecord], label: str, predicted: Sequence[ImageReco
         which, other = ("truth", "prediction") if numbered[0] else ("prediction", "truth")
         logger.warning(
             "the %s numbers its objects and the %s is binary: only pixels are scored (F1, IoU, Dice, precision, recall)"
-            ", not objects. --kind instance scores each value of a label as an object.",
+            ", not objects. %s--kind instance scores each value of a label as an object.",
             which,
             other,
+            "--instances.components of `raydom segment` makes objects of what hangs together. " if numbered[0] else "",
         )
     return "instance" if all(numbered) else "binary"
-
-
-def _kinds(records: Sequence[ImageRecord], label: str) -> set[str | None]:
-    return {dict(zip(record.labels, record.label_kinds, strict=False)).get(label) for record in records}
 
 
 def _unit(record: ImageRecord) -> tuple[str, str]:

@@ -193,6 +193,7 @@ def test_objects_against_a_mask_are_scored_as_pixels_with_a_warning(
     found = collection(tmp_path / "p", {"a": {"label": FOUND}}, kind=kinds["prediction"])
     table = evaluate(found, true)
     assert "ap_50" not in table.column_names and f"the {binary} is binary: only pixels are scored" in caplog.text
+    assert ("--instances.components" in caplog.text) is (binary == "prediction")
     assert "ap_50" in evaluate(found, true, kind="instance").column_names
 
 
