@@ -92,6 +92,30 @@ def test_windows_lie_the_same_for_any_cut_and_one_that_holds_the_image_is_exact(
         np.testing.assert_array_equal(asked(segmenter, pixels, region), whole[(slice(None), *region.slices)])
 
 
+def test_several_windows_and_views_at_a_time_get_the_answers_of_each_alone() -> None:
+    class Counted(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network, self.sizes = network, []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.sizes.append(len(x))
+            return self.network(x)
+
+    spec = dataclasses.replace(spec_of(build_network(SMALL), SMALL), exact=False)
+    network = Counted(build_network(SMALL, seed=1).eval())
+    segmenter = Segmenter(network, spec, PredictionConfig(tta=8, window_px=64), None, CPU)
+    pixels = np.random.default_rng(3).random((1, 130, 56)).astype(np.float32)  # windows of 64 x 56 px
+    expected, num_views = asked(segmenter, pixels), len(network.sizes)
+    segmenter.batch, network.sizes = 3, []
+    np.testing.assert_allclose(asked(segmenter, pixels), expected, atol=1e-6)
+    assert sum(network.sizes) == num_views
+    wide = np.random.default_rng(3).random((1, 64, 130)).astype(np.float32)  # of 64 x 64 px
+    network.sizes = []
+    asked(segmenter, wide)
+    assert sum(network.sizes) > 16 and set(network.sizes[:-1]) == {3}
+
+
 def test_neighbouring_windows_have_no_seam() -> None:
     class Sided(nn.Module):
         """Tells how far left a pixel is in what the network sees: the worst for windows."""
