@@ -6,6 +6,7 @@ Layers and widths are those of the authors' codes (HsinYingLee/DRIT and HsinYing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -275,19 +276,24 @@ def build_generators(config: DisentangledConfig, seed: int = 0) -> dict[str, nn.
             "attribute_encoder": AttributeEncoder(config),
             "generator": Generator(config),
         },
+        config,
         seed,
     )
 
 
-def seeded(build: Callable[[], dict[str, nn.Module]], seed: int) -> dict[str, nn.Module]:
-    """Modules whose convolutions begin with weights of mean 0 and deviation 0.02, as the authors' do, and all else as
-    torch has it. The global generator is left as it was."""
+def seeded(build: Callable[[], dict[str, nn.Module]], config: DisentangledConfig, seed: int) -> dict[str, nn.Module]:
+    """Fresh modules; the global generator is left as it was.
+
+    The weights of convolutions have the mean 0 and, of networks as wide as the authors', their deviation of 0.02;
+    narrower ones have so much more that signals keep their size from layer to layer. All else is as torch has it.
+    """
+    deviation = 0.02 * math.sqrt(64 / config.base_channels)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         modules = build()
         for module in (part for whole in modules.values() for part in whole.modules()):
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, 0.0, 0.02)
+                nn.init.normal_(module.weight, 0.0, deviation)
     return modules
 
 

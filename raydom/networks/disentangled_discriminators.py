@@ -113,6 +113,7 @@ def build_discriminators(config: DisentangledConfig, crop_px: int, seed: int = 0
             "random_discriminator": of_images(),
             "content_discriminator": ContentDiscriminator(config, crop_px),
         },
+        config,
         seed,
     )
 

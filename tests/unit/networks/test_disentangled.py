@@ -112,3 +112,10 @@ def test_the_content_discriminator_is_the_authors_at_216_px() -> None:
 def test_crops_that_do_not_fit_are_refused(crop_px: int, choice: int) -> None:
     with pytest.raises(ConfigError, match=rf"got {crop_px}. Choose {choice}"):
         build_discriminators(FORMS[0], crop_px)
+
+
+@pytest.mark.parametrize(("base_channels", "deviation"), [(64, 0.02), (16, 0.04)])
+def test_narrow_networks_begin_with_larger_weights(base_channels: int, deviation: float) -> None:
+    encoder = build_generators(DisentangledConfig(base_channels=base_channels))["content_encoder"]
+    weights = torch.cat([m.weight.flatten() for m in encoder.modules() if isinstance(m, nn.Conv2d)])
+    assert float(weights.std().detach()) == pytest.approx(deviation, rel=0.01)
