@@ -41,6 +41,7 @@ class CycleGanConfig(DomainsConfig):
 
     def __post_init__(self) -> None:
         self.check_domains()
+        _check_not_generated(self.train)
         self.network_config(channels=1)  # which checks them
         require(1 <= self.critic_layers <= 5, f"critic_layers must be 1 to 5; got {self.critic_layers}.")
         for name in ("cycle_weight", "identity_weight", "pool_size"):
@@ -73,8 +74,7 @@ class DritConfig(DomainsConfig):
 
     def __post_init__(self) -> None:
         self.check_domains()
-        unknown = {*TRAINED} & {*self.train.augment}
-        require(not unknown, f"--augment {' '.join(sorted(unknown))} is for segmentation models; leave it out here.")
+        _check_not_generated(self.train)
         self.network_config(in_channels=1, num_domains=2)  # which checks them
 
     def network_config(self, in_channels: int, num_domains: int) -> DisentangledConfig:
@@ -86,3 +86,8 @@ class DritConfig(DomainsConfig):
             attribute_size=self.attribute_size,
             separate=self.separate,
         )
+
+
+def _check_not_generated(train: TrainConfig) -> None:
+    made = [name for name in TRAINED if name in train.augment]
+    require(not made, f"--augment {' '.join(made)} is for segmentation models; leave it out here.")

@@ -146,6 +146,9 @@ def test_what_cannot_work_is_refused(pair, make_collection, tmp_path, capsys):
         plan_translation(config(tmp_path / "x", source=pair["source"], target=rgb))
     with pytest.raises(ConfigError, match="crop_px must be a multiple of 4 and >= 64"):
         plan_translation(config(tmp_path / "x", train=replace(TRAIN, crop_px=48), **pair))
+    for command in (config, cyclegan):
+        with pytest.raises(ConfigError, match="--augment drit is for segmentation models"):
+            command(tmp_path / "x", train=replace(TRAIN, augment=("drit",)), **pair)
     with pytest.raises(ConfigError, match="4 workers cannot share"):
         plan_translation(config(tmp_path / "x", run=RunConfig(workers=4), **pair))
     with pytest.raises(DataError, match="two domains or more are needed, but its column domain has none"):
