@@ -98,7 +98,7 @@ def make_model(tmp_path):
     from raydom.storage.model_run import write_model_run
 
     def make(name="model", in_channels=1, depth=2, **fields):
-        unet = NetworkConfig(in_channels=in_channels, base_channels=4, depth=depth)
+        unet = fields.get("network") or NetworkConfig(in_channels=in_channels, base_channels=4, depth=depth)
         network = build_network(unet, seed=3).eval()
         with torch.no_grad():
             probe = network(torch.rand(1, in_channels, 64, 64, generator=torch.Generator().manual_seed(0)))

@@ -39,6 +39,12 @@ class AdaptationConfig(NetworkOptions, DomainsConfig):
             self.select != "last" or self.train.patience is None,
             "patience counts validations without a better score: give --select source or entropy with it.",
         )
+        if self.select == "entropy":
+            _check_classes(self, "the entropy of the target is that of classes")
+        require(
+            self.initial is None or self.weights is None,
+            f"--weights {self.weights} has no effect with --initial, which gives all weights. Leave one of them out.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,10 @@ class DannConfig(AdaptationConfig):
         _check_weight(self.weight)
         _check_reversal(self.reversal)
         require(self.gamma > 0, f"gamma must be > 0; got {self.gamma}.")
+        require(
+            self.reversal == "warm-up" or self.gamma == DannConfig.gamma,
+            f"--gamma {self.gamma} has no effect with --reversal {self.reversal}, which does not warm up.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,10 @@ class OutputAdversaryConfig(AdaptationConfig):
         _check_reversal(self.reversal)
         require(
             self.updates in ("reversal", "alternating"), f"updates are reversal or alternating; got {self.updates!r}."
+        )
+        require(
+            self.updates == "reversal" or self.reversal == OutputAdversaryConfig.reversal,
+            f"--reversal {self.reversal} has no effect with --updates {self.updates}, where no gradient is reversed.",
         )
         require(self.critic_channels >= 1, f"critic_channels must be >= 1; got {self.critic_channels}.")
         require(self.critic_rate > 0, f"critic_rate must be > 0; got {self.critic_rate}.")

@@ -46,6 +46,11 @@ class DomainsConfig:
                 self.source is None and self.target is None,
                 "give --source and --target, or --collection with --source-domain and --target-domain; not both.",
             )
+            require(
+                self.images.domain is None and self.target_images.domain is None,
+                "--domain and --target-images.domain have no effect with --collection: choose its domains by "
+                "--source-domain and --target-domain.",
+            )
             return
         require(
             self.source is not None and self.target is not None,

@@ -41,7 +41,7 @@ class CycleGanConfig(DomainsConfig):
 
     def __post_init__(self) -> None:
         self.check_domains()
-        _check_not_generated(self.train)
+        _check_settings(self)
         self.network_config(channels=1)  # which checks them
         require(1 <= self.critic_layers <= 5, f"critic_layers must be 1 to 5; got {self.critic_layers}.")
         for name in ("cycle_weight", "identity_weight", "pool_size"):
@@ -74,7 +74,7 @@ class DritConfig(DomainsConfig):
 
     def __post_init__(self) -> None:
         self.check_domains()
-        _check_not_generated(self.train)
+        _check_settings(self)
         self.network_config(in_channels=1, num_domains=2)  # which checks them
 
     def network_config(self, in_channels: int, num_domains: int) -> DisentangledConfig:
@@ -88,6 +88,12 @@ class DritConfig(DomainsConfig):
         )
 
 
-def _check_not_generated(train: TrainConfig) -> None:
-    made = [name for name in TRAINED if name in train.augment]
-    require(not made, f"--augment {' '.join(made)} is for segmentation models; leave it out here.")
+def _check_settings(config: CycleGanConfig | DritConfig) -> None:
+    """Refuse what generators, which see no labels and are not validated, have no use for."""
+    useless = [name for name in config.train.augment if name in (*TRAINED, "empty")]
+    require(not useless, f"--augment {' '.join(useless)} is for segmentation models; leave it out here.")
+    for name in ("patience", "validation_fraction"):
+        require(
+            getattr(config.train, name) == getattr(TrainConfig(), name),
+            f"{name} has no effect on generators, which learn from all images and have no score. Leave it out.",
+        )

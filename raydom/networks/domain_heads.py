@@ -69,8 +69,6 @@ class MapCritic(nn.Module):
             for inner, outer in itertools.pairwise(widths):
                 layers += [nn.Conv2d(inner, outer, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, stride=2, padding=1))
-        self.least_px = 2 ** (num_strides + 1)
-        """Side of the smallest map that it can judge, px."""
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h_small w_small"]:
         """Logits of the target, one a patch."""

@@ -5,6 +5,7 @@ One plan for all algorithms that do so; what makes each of them is in ``_algorit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,18 +29,20 @@ from raydom.commands import (
     DomainsConfig,
     EntropyConfig,
     MeanTeacherConfig,
+    NetworkOptions,
     OutputAdversaryConfig,
 )
 from raydom.config import ModelSpec, TrainConfig, to_dict
 from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.networks.domain_heads import MapCritic
+from raydom.networks.unet import UNet
 from raydom.storage import files
 from raydom.storage.collection import open_collection
 from raydom.storage.model_run import open_model_run
 from raydom.training import distributed
 from raydom.training.crops import CropReader, CropSampler, CropView
-from raydom.training.data import check_trainable
+from raydom.training.data import check_alike, check_trainable
 from raydom.training.domains import DomainImages, DomainSampler, check_channels, domain_images, shares_by_likeness
 from raydom.training.evaluation import validation_score, validation_windows
 from raydom.training.loop import Training, number_of_steps
@@ -48,6 +51,8 @@ from raydom.training.plan import TrainingPlan
 from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
 from raydom.training.samples import segmented
 from raydom.training.seeds import ORDER, derived_generator
+
+logger = logging.getLogger(__name__)
 
 NAMES: dict[type[AdaptationConfig], str] = {
     DannConfig: "dann",
@@ -109,9 +114,10 @@ class AdaptationPlan(TrainingPlan):
     def assemble(self, device: torch.device) -> Training:
         """Network, crops and validation of this process."""
         config, spec, seed = self.config, self.spec, self.train.seed
-        network = build_network(spec.network, seed, config.weights)
-        if config.initial is not None:
-            network = load_trained(config.initial)[0].requires_grad_(True)
+        if config.initial is None:
+            network = build_network(spec.network, seed, config.weights)
+        else:
+            network = load_trained(config.initial)[0].requires_grad_(True).train()
         labels = LabelLosses(spec.network.output, self.class_weights)
         algorithm = _algorithm(config, network, labels, lambda: build_network(spec.network, seed + 1), self.train)
         view, unlabelled = CropView.of(spec), CropView.of(spec, labelled=False)
@@ -158,8 +164,13 @@ def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
     source = domain_images(name, uri, images, config.train, config.label, num_workers)
     target = domain_images(target_name, target_uri, target_images, config.train, None, num_workers)
     check_channels([source, target])
+    instances = config.network_config(1).output != "classes"
+    check_trainable(source.records(source.all_ids), config.label, config.mask, instances)
+    check_alike(target.records(target.all_ids))
+    labelled_ids = _labelled_ids(config, target)
+    if labelled_ids:
+        check_trainable(target.records(labelled_ids), config.label, config.mask, instances)
     records = source.records(source.training_ids)
-    check_trainable(records, config.label, config.mask, config.network_config(1).output != "classes")
     initial_hash = None
     if config.initial is None:
         spec, network = model_spec(config, records, config.train)
@@ -169,12 +180,13 @@ def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
         network = _initial(config, run.spec, records[0].num_channels)
     check_network_crops(config.train, spec, network)
     _check_algorithm(config, network)
+    _warn_of_pixel_sizes(spec, target)
     return AdaptationPlan(
         config=config,
         spec=spec,
         source=source,
         target=target,
-        labelled_ids=_labelled_ids(config, target),
+        labelled_ids=labelled_ids,
         shares=shares_by_likeness(records, target.records(target.training_ids)) if config.reweight else None,
         num_steps=_num_steps(config, source, target, num_workers),
         class_weights=class_weights(config, open_collection(source.collection), records),
@@ -244,8 +256,8 @@ def _check_algorithm(config: AdaptationConfig, network: nn.Module) -> None:
     """Refuse a network or crops that the algorithm cannot work on."""
     if isinstance(config, DannConfig):
         checked_levels(network, config.levels)
-    if isinstance(config, DiscrepancyConfig) and config.network != "unet" and config.initial is None:
-        raise ConfigError(f"classifier-discrepancy needs a unet; got --network {config.network}.")
+    if isinstance(config, DiscrepancyConfig) and not isinstance(network, UNet):
+        raise ConfigError("classifier-discrepancy needs a unet; give --network unet, or another --initial.")
     if isinstance(config, OutputAdversaryConfig | EntropyConfig):
         _critic_strides(config.train.crop_px)
 
@@ -258,7 +270,7 @@ def _critic_strides(crop_px: int) -> int:
     """
     strides = min(4, crop_px.bit_length() - 2)
     if strides < 1:
-        raise ConfigError(f"the critic needs crops of at least 8 px; got --crop-px {crop_px}.")
+        raise ConfigError(f"the critic needs crops of at least 4 px; got --crop-px {crop_px}.")
     return strides
 
 
@@ -278,9 +290,33 @@ def _initial(config: AdaptationConfig, spec: ModelSpec, num_channels: int) -> nn
             f"--initial {config.initial} tells {spec.num_classes} classes of {spec.label!r}; asked for are "
             f"{config.num_classes} of {config.label!r}. Give --num-classes and --label as it has them."
         )
-    if spec.network.output == "objects":
-        raise ConfigError(f"--initial {config.initial}: {spec.network.name} tells objects; adaptation needs pixels.")
+    asked = config.network_config(num_channels)
+    if spec.network.output != asked.output:
+        raise ConfigError(
+            f"--initial {config.initial} tells {spec.network.output} of {spec.label!r}; asked for are {asked.output}. "
+            f"Give --output {spec.network.output}, or another run."
+        )
+    for option in ("network", "base_channels", "depth", "norm", "encoder"):
+        field = "name" if option == "network" else option
+        wanted, there = getattr(config, option), getattr(spec.network, field)
+        if wanted not in (there, getattr(NetworkOptions, option)):
+            raise ConfigError(
+                f"--{option.replace('_', '-')} {wanted} has no effect with --initial {config.initial}, whose network "
+                f"has {there}. Leave it out."
+            )
     return build_network(spec.network)
+
+
+def _warn_of_pixel_sizes(spec: ModelSpec, target: DomainImages) -> None:
+    """Training takes images without a pixel size as they are; at inference theirs must be told."""
+    if spec.pixel_size_um is None:
+        return
+    unknown = [one.image_id for one in target.records(target.all_ids) if one.pixel_size_um is None]
+    if unknown:
+        logger.warning(
+            "%d images of the target do not state their pixel size: they are taken to have that of the model, %g um.",
+            len(unknown), spec.pixel_size_um,
+        )  # fmt: skip
 
 
 def _labelled_ids(config: AdaptationConfig, target: DomainImages) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from raydom.training.crops import CropSampler
 from raydom.training.data import split_by_group
 from raydom.types import PERCENTILE_LEVELS, ImageRecord
 
+logger = logging.getLogger(__name__)
+
 LEAST_SHARE, LARGEST_SHARE = 0.1, 10.0
 """An image is never drawn less or more often than this, relative to the others' mean."""
 
@@ -33,13 +36,23 @@ class DomainImages:
     fingerprint: str
     """Of the ids and contents of all these images."""
 
+    @property
+    def all_ids(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.training_ids, *self.validation_ids}))
+
     def records(self, image_ids: Sequence[str]) -> list[ImageRecord]:
         collection = open_collection(self.collection)
         return [collection[image_id].record for image_id in image_ids]
 
 
 def domain_images(
-    name: str, collection: str, images: ImageFilter, config: TrainConfig, label: str | None, num_workers: int
+    name: str,
+    collection: str,
+    images: ImageFilter,
+    config: TrainConfig,
+    label: str | None,
+    num_workers: int,
+    validated: bool = True,
 ) -> DomainImages:
     """Choose and split the images of a domain.
 
@@ -50,6 +63,7 @@ def domain_images(
         config: How they are split.
         label: What they must have; None: nothing.
         num_workers: Each needs an image of its own.
+        validated: Whether some of them are left out of the training, to validate on; else all train.
 
     Raises:
         DataError: If there is none, or none for training.
@@ -58,13 +72,22 @@ def domain_images(
     uri = files.absolute(collection)
     records = list(open_collection(uri).filter(**asdict(images)).records)
     if label is not None:
-        records = [record for record in records if label in record.labels]
+        labelled = [record for record in records if label in record.labels]
+        if 0 < len(labelled) < len(records):
+            logger.warning(
+                "%d of %d images of the domain %s have no label %r and are not used.",
+                len(records) - len(labelled), len(records), name, label,
+            )  # fmt: skip
+        records = labelled
     usable = [record for record in records if record.split != "test"]
     if not usable:
         what = f"with labels {label!r}" if label is not None else "chosen"
         why = "all are of split test, which is never trained on" if records else "there is none"
         raise DataError(f"{uri}: no image {what} of the domain {name} can be trained on: {why}. See raydom info {uri}.")
-    training_ids, validation_ids = split_by_group(usable, config.validation_fraction, config.seed)
+    if validated:
+        training_ids, validation_ids = split_by_group(usable, config.validation_fraction, config.seed)
+    else:
+        training_ids, validation_ids = tuple(sorted(record.image_id for record in usable)), ()
     if len(training_ids) < num_workers:
         raise ConfigError(
             f"{num_workers} workers cannot share the {len(training_ids)} training images of the domain {name}; "

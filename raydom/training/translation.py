@@ -106,13 +106,10 @@ def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
         check_field(config.train.crop_px, patch_field_px(config.critic_layers))
     num_workers = config.run.workers or 1
     domains = [
-        domain_images(name, uri, images, config.train, None, num_workers)
+        domain_images(name, uri, images, config.train, None, num_workers, validated=False)
         for name, uri, images in (chosen_domains(config) if isinstance(config, DritConfig) else config.pair())
     ]
     channels = check_channels(domains)
-    # There is nothing to validate on.
-    domains = [replace(one, training_ids=tuple(sorted({*one.training_ids, *one.validation_ids}))) for one in domains]
-    domains = [replace(one, validation_ids=()) for one in domains]
     records = [one.records(one.training_ids) for one in domains]
     for seen in records:
         check_alike(seen)

@@ -12,8 +12,9 @@ from raydom.commands import (
     MeanTeacherConfig,
     OutputAdversaryConfig,
 )
-from raydom.config import ImageFilter, RunConfig, TrainConfig
+from raydom.config import ImageFilter, NetworkConfig, RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
+from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_model_run
 from raydom.training.adaptation import plan_adaptation
 from raydom.training.domains import shares_by_likeness
@@ -171,3 +172,74 @@ def test_a_run_shows_itself_and_pictures_change_nothing(domains, tmp_path):
     (events,) = (tmp_path / "shown" / "tensorboard").iterdir()
     written = events.read_bytes()
     assert b"adapt/entropy" in written and b"score" in written
+
+
+def test_the_network_of_a_run_goes_on_learning_its_statistics_after_a_validation(domains, make_model, tmp_path):
+    source, target = domains
+    found = []
+    for steps in (2, 3):  # nothing else moves
+        train = replace(TRAIN, learning_rate=1e-12, weight_decay=0.0, validate_every=1, steps=steps)
+        config = DiscrepancyConfig(
+            source=source, target=target, out=str(tmp_path / f"{steps}"), initial=make_model(), trunk_updates=1,
+            **(SMALL | {"train": train}),
+        )  # fmt: skip
+        train_adaptation(config)
+        found.append(open_model_run(config.out).weights()["encoder.0.1.running_mean"])
+    assert not np.allclose(*found)
+
+
+def test_a_run_to_begin_with_has_what_is_asked_for(domains, make_model, tmp_path):
+    source, target = domains
+    config = EntropyConfig(source=source, target=target, out=str(tmp_path / "run"), initial=make_model(), **SMALL)
+    assert plan_adaptation(replace(config, depth=4)).spec.network.depth == 2  # the default is no wish
+    with pytest.raises(ConfigError, match=r"--depth 3 has no effect with --initial .* has 2"):
+        plan_adaptation(replace(config, depth=3))
+    with pytest.raises(ConfigError, match="--network u2net has no effect"):
+        plan_adaptation(replace(config, network="u2net"))
+    with pytest.raises(ConfigError, match="--weights imagenet has no effect"):
+        replace(config, weights="imagenet")
+    borders = make_model("borders", network=NetworkConfig(base_channels=4, depth=2, output="boundary"))
+    with pytest.raises(ConfigError, match=r"tells boundary of 'label'; asked for are classes"):
+        plan_adaptation(replace(config, initial=borders))
+    with pytest.raises(ConfigError, match="needs a unet"):
+        u2net = make_model("u2net", network=NetworkConfig(name="u2netp"))
+        plan_adaptation(DiscrepancyConfig(source=source, target=target, out="x", initial=u2net, train=TRAIN))
+
+
+def test_masks_and_shapes_are_looked_at_before_the_first_step(domains, make_collection, tmp_path, caplog):
+    source, target = domains
+    config = DannConfig(source=source, target=target, out=str(tmp_path / "run"), mask="fov", **SMALL)
+    with_fov = [replace(one, labels=("label", "fov")) for one in open_collection(source).records]
+    validating = plan_adaptation(replace(config, mask=None)).source.validation_ids[0]
+    write_manifest(source, [one if one.image_id != validating else replace(one, labels=("label",)) for one in with_fov])
+    with pytest.raises(DataError, match=f"image {validating} has no mask 'fov'"):
+        plan_adaptation(config)
+    write_manifest(source, with_fov)
+    labelled = replace(config, labelled_target=1)
+    labelled = replace(
+        labelled, train=replace(TRAIN, seed=next(s for s in range(9) if _trains(replace(labelled, mask=None), s)))
+    )
+    with pytest.raises(DataError, match="image t1 has no mask 'fov'"):
+        plan_adaptation(labelled)
+    assert "do not state" not in caplog.text
+    plan_adaptation(replace(config, target=make_collection("unstated", {"x": np.zeros((1, 40, 40), np.uint8)}).uri))
+    assert "1 images of the target do not state their pixel size" in caplog.text
+    images = {"x": np.zeros((1, 40, 40), np.uint8), "y": np.zeros((2, 40, 40), np.uint8)}
+    mixed = make_collection("mixed", images, split={"x": "train", "y": "val"})
+    with pytest.raises(DataError, match="image x has 1 channels but y has 2"):
+        plan_adaptation(replace(config, target=mixed.uri))
+
+
+@pytest.mark.parametrize(
+    ("make", "fields", "told"),
+    [
+        (DannConfig, {"output": "boundary", "select": "entropy"}, "entropy of the target is that of classes"),
+        (DannConfig, {"reversal": "constant", "gamma": 5.0}, "--gamma 5.0 has no effect"),
+        (OutputAdversaryConfig, {"updates": "alternating", "reversal": "constant"}, "constant has no effect"),
+        (EntropyConfig, {"source": None, "target": None, "collection": "c", "images": ImageFilter(domain="a")},
+         "--domain .* no effect with --collection"),
+    ],
+)  # fmt: skip
+def test_options_without_effect_are_refused(make, fields, told):
+    with pytest.raises(ConfigError, match=told):
+        make(**({"source": "a", "target": "b", "out": "x"} | fields))

@@ -155,3 +155,22 @@ def test_what_cannot_work_is_refused(pair, make_collection, tmp_path, capsys):
         plan_translation(config(tmp_path / "x", collection=rgb))
     assert main(["train", "drit", "--collection", rgb, "--out", str(tmp_path / "x")]) == 2
     assert "raydom domains" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [config, cyclegan])
+def test_settings_of_segmentation_models_are_refused(tmp_path, config):
+    for fields, told in (
+        ({"augment": ("flip", "drit")}, "--augment drit is for segmentation"),
+        ({"augment": ("empty",)}, "--augment empty is for segmentation"),
+        ({"patience": 3}, "patience has no effect on generators"),
+        ({"validation_fraction": 0.5}, "validation_fraction has no effect on generators"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            config(tmp_path, source="a", target="b", train=replace(TRAIN, **fields))
+
+
+def test_all_images_train_whatever_their_group(make_collection, tmp_path, caplog):
+    stack = make_collection("stack", images(50, 6), group="one").uri
+    plan = plan_translation(config(tmp_path / "x", source=stack, target=stack))
+    assert [len(domain.training_ids) for domain in plan.domains] == [6, 6]
+    assert not caplog.text
