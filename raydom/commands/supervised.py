@@ -42,7 +42,7 @@ class NetworkOptions:
     mask: str | None = None
     """Name of the labels whose zero pixels count for nothing, such as a field of view."""
     generator: str | None = None
-    """With --augment cyclegan or drit: the run of that training, whose images crops of the source are replaced by."""
+    """With --augment cyclegan or drit: the run of that training, which gives crops of the source other looks."""
     augment_collection: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Collection with the same images as the source, stylised, whose crops replace the source's; may be given several
     times."""
