@@ -20,7 +20,8 @@ class Adaptation(Algorithm):
     """A network that learns the source's labels, and something of the target beside it.
 
     Both domains go through the network in one batch, so that batch normalisation sees their mixture, in training as at
-    inference. Labelled images of the target, if there are any, are learnt as those of the source.
+    inference. Labelled images of the target, if there are any, are learnt as those of the source. What judges features
+    and maps sees whole crops, the pixels too by which small images are mirrored; all other losses leave those out.
 
     Args:
         network: Maps images to logits.

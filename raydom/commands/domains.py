@@ -41,6 +41,9 @@ class DomainsConfig:
         Raises:
             ConfigError: For too much or too little.
         """
+        require(
+            self.sample_every is None or self.sample_every >= 1, f"sample_every must be >= 1; got {self.sample_every}."
+        )
         if self.collection is not None:
             require(
                 self.source is None and self.target is None,

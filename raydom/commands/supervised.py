@@ -120,6 +120,8 @@ class SupervisedConfig(NetworkOptions):
     """Folder of the model run."""
     find_lr: bool = False
     """Only try rising learning rates on the first batches, tell the losses and suggest one; nothing is written."""
+    sample_every: int | None = None
+    """Draw what is made now every so many steps, as pictures in OUT/samples."""
     maskrcnn: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
     images: ImageFilter = field(default_factory=ImageFilter)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -128,6 +130,13 @@ class SupervisedConfig(NetworkOptions):
     def __post_init__(self) -> None:
         self.check_network()
         self.check_restyling(self.train.augment)
+        require(
+            self.sample_every is None or self.sample_every >= 1, f"sample_every must be >= 1; got {self.sample_every}."
+        )
+        require(
+            self.sample_every is None or self.network_config(in_channels=1).output != "objects",
+            "--sample-every draws what is told of each pixel; leave it out for output objects.",
+        )
 
     def network_config(self, in_channels: int) -> NetworkConfig:
         """The network for images of so many channels."""

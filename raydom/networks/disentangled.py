@@ -120,12 +120,13 @@ class AttributeEncoder(nn.Module):
         self, mean: Float[Tensor, "n z"], log_variance: Float[Tensor, "n z"], domains: Int64[Tensor, " n"]
     ) -> None:
         """Count attributes of training images among the moments of their domains."""
-        member = F.one_hot(domains, len(self.observed)).T.float()
-        kept = (1 - 1 / self.MEMORY) ** member.sum(dim=1, keepdim=True)
+        member = F.one_hot(domains, len(self.observed)).T.float()[:, :, None]
+        kept = (1 - 1 / self.MEMORY) ** member.sum(dim=1)
         mean, variance = mean.float(), log_variance.float().exp()
-        self.observed.mul_(kept).add_(member.sum(dim=1, keepdim=True))
-        self.observed_first.mul_(kept).add_(member @ mean)
-        self.observed_second.mul_(kept).add_(member @ (mean.square() + variance))
+        # Sums, not products of matrices, which mixed precision rounds.
+        self.observed.mul_(kept).add_(member.sum(dim=1))
+        self.observed_first.mul_(kept).add_((member * mean).sum(dim=1))
+        self.observed_second.mul_(kept).add_((member * (mean.square() + variance)).sum(dim=1))
 
     def moments(self) -> tuple[Float[Tensor, "k z"], Float[Tensor, "k z"]]:
         """Mean and standard deviation of the attributes of each domain; 0 and 1 where none was observed."""

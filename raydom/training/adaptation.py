@@ -145,7 +145,7 @@ class AdaptationPlan(TrainingPlan):
             batch_at=lambda step: sampler.batch(step, rank, world_size),
             validate=validate,
             keep_last=config.select == "last",
-            sample=lambda: segmented(algorithm.exported(), sampler.batch(0).domains, device),
+            sample=lambda: segmented(algorithm.exported(), sampler.batch(0).domains, device, spec.network.output),
             sample_every=config.sample_every,
         )
 

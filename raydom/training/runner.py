@@ -27,7 +27,11 @@ def complete(plan: TrainingPlan, execute: Callable[[TrainingPlan], bytes]) -> Mo
     Args:
         plan: What to train.
         execute: Trains and returns the last checkpoint.
+
+    Raises:
+        ConfigError: If the workers cannot be, or the folder holds something else.
     """
+    check_workers(plan)
     done = begin_model_run(plan.out, plan.settings())
     if done is not None:
         return done
@@ -36,14 +40,24 @@ def complete(plan: TrainingPlan, execute: Callable[[TrainingPlan], bytes]) -> Mo
     return write_model_run(plan.out, plan.spec, result.weights, training, result.rows)
 
 
-def train_here(plan: TrainingPlan) -> bytes:
-    """Train in this process, with one worker; returns the last checkpoint.
+def check_workers(plan: TrainingPlan) -> None:
+    """Refuse workers that cannot be, before a folder is claimed for them.
 
     Raises:
-        ConfigError: If more than one worker, or a GPU that is not there, is asked for.
+        ConfigError: If more than one worker, or a GPU that is not there, is asked for of this process; or at least more
+            workers than at most.
     """
-    if (plan.run.workers or 1) > 1:
-        raise ConfigError(f"--serial trains with one worker; got workers={plan.run.workers}. Leave one of them out.")
+    workers, least = plan.run.workers or 1, plan.train.min_workers or 1
+    if plan.run.serial and max(workers, least) > 1:
+        raise ConfigError(f"--serial trains with one worker; got workers={max(workers, least)}. Leave one of them out.")
+    if least > workers:
+        raise ConfigError(f"--min-workers {least} is more than --workers {workers}, which is the most that there are.")
+    if plan.run.serial:
+        choose_device(plan.run)
+
+
+def train_here(plan: TrainingPlan) -> bytes:
+    """Train in this process, with one worker; returns the last checkpoint."""
     folder = files.join(plan.out, CHECKPOINTS, "serial")
     with (
         TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress,

@@ -52,14 +52,23 @@ def evaluated(modules: Sequence[nn.Module], draw: Callable[[], bytes]) -> bytes:
             module.train(mode)
 
 
-def segmented(network: nn.Module, batches: Sequence[Batch], device: torch.device) -> bytes:
-    """For each batch a row of images, and below it one of the probability that each pixel is no background."""
+def segmented(network: nn.Module, batches: Sequence[Batch], device: torch.device, output: str = "classes") -> bytes:
+    """For each batch a row of images, and below it one of the probability that each pixel is no background.
+
+    Args:
+        network: Maps images to logits.
+        batches: The images.
+        device: Of the network.
+        output: What it tells of each pixel, see ``NetworkConfig``.
+    """
 
     def draw() -> bytes:
         rows = []
         for batch in batches:
             images = batch.images[:SHOWN].to(device)
-            foreground = 1 - class_probabilities(finest(network(images)))[:, :1]
+            logits = finest(network(images))
+            # Of outputs boundary and distance the first logit is that of an object.
+            foreground = 1 - class_probabilities(logits)[:, :1] if output == "classes" else logits[:, :1].sigmoid()
             rows += [list(images), list(foreground)]
         return picture(rows)
 

@@ -22,6 +22,7 @@ from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
 from raydom.training.plan import TrainingPlan
 from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
+from raydom.training.samples import segmented
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SupervisedPlan(TrainingPlan):
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        left_out = ("run", "out", "find_lr", *RESTYLING)
+        left_out = ("run", "out", "find_lr", "sample_every", *RESTYLING)
         config = {name: value for name, value in to_dict(self.config).items() if name not in left_out}
         return {
             "algorithm": "supervised",
@@ -74,6 +75,8 @@ class SupervisedPlan(TrainingPlan):
             algorithm=Supervised(network, self.spec.network.output, self.class_weights),
             batch_at=lambda step: sampler.batch(step, rank, world_size),
             validate=lambda: validation_score(network, validation, self.validation_ids, self.spec, device),
+            sample=lambda: segmented(network, [sampler.batch(0)], device, self.spec.network.output),
+            sample_every=self.config.sample_every,
         )
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from raydom.algorithms.adaptation import class_probabilities, domain_cost, self_information
 from raydom.algorithms.classifier_discrepancy import ClassifierDiscrepancy, distance
@@ -102,6 +103,17 @@ def test_the_reversal_makes_features_less_telling_while_the_head_learns_to_tell(
             for parameter, gradient in zip(group, chosen, strict=True):
                 parameter += 1e-4 * gradient
         assert bool(after > cost) == rises
+
+
+def test_in_turns_the_network_makes_the_target_look_like_the_source_and_the_critic_tells_them_apart():
+    critic = MapCritic(2, 4, 3)
+    last = critic.layers[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, -20.0)  # takes all maps for those of the source
+    algorithm = OutputAdversary(unet(), LABELS, critic, weight=0.5, updates="alternating")
+    segment, criticise = algorithm.phases(0, 4)
+    assert segment.losses(batch())["fooled"].item() == pytest.approx(0, abs=1e-6)
+    assert criticise.losses(batch())["domain"].item() == pytest.approx(10)  # half of the 20 nats of the target
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -186,3 +186,28 @@ def test_two_serial_workers_and_a_missing_gpu_are_refused(four, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="torch sees no GPU"):
             run(config(four, tmp_path / "b", run=RunConfig(gpus_per_worker=1.0, serial=True, quiet=True)))
+
+
+@pytest.mark.parametrize("output", ["classes", "boundary"])
+def test_a_run_shows_where_it_sees_objects(four, tmp_path, monkeypatch, output):
+    shown = []
+    monkeypatch.setattr("raydom.training.samples.picture", lambda rows: shown.append(rows) or b"")
+    run(config(four, tmp_path / "run", output=output, sample_every=2, train={"steps": 2}))
+    ((images, objects),) = shown
+    network, _ = load_trained(str(tmp_path / "run"))
+    with torch.no_grad():
+        expected = network(torch.stack(images))[:, :1].sigmoid()
+    torch.testing.assert_close(torch.stack(objects), expected)
+
+
+def test_workers_that_cannot_be_are_refused_before_the_folder_is_claimed(four, tmp_path):
+    for fields, told in (
+        ({"run": RunConfig(serial=True, workers=2)}, "workers=2"),
+        ({"run": RunConfig(serial=True), "train": {"min_workers": 2}}, "workers=2"),
+        ({"run": RunConfig(workers=2), "train": {"min_workers": 3}}, "--min-workers 3 is more than --workers 2"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            run(config(four, tmp_path / "run", **fields))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="sample_every must be >= 1"):
+        config(four, tmp_path / "run", sample_every=0)
