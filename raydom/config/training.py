@@ -77,6 +77,10 @@ class TrainConfig:
         for name in ("small_particles_px", "large_particles_px"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be > 0; got {value}.")
+            require(
+                value is None or "particles" in self.augment,
+                f"{name} {value} has no effect: add particles to --augment.",
+            )
 
     @property
     def particles_px(self) -> tuple[float, float]:

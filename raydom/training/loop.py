@@ -151,7 +151,7 @@ class Loop:
         self.rows: list[dict[str, float | int]] = []
         self._seconds_before, self._began = 0.0, time.monotonic()
         self._since_row: Counter[str] = Counter()
-        self._steps_since_row = 0
+        self._times_since_row: Counter[str] = Counter()
         for module in algorithm.modules.values():
             module.to(device).train()
         distributed.broadcast_modules(algorithm.modules.values())
@@ -228,14 +228,14 @@ class Loop:
     def record(self, losses: Mapping[str, float], score: float | None, at_checkpoint: bool) -> Report:
         """Keep the metrics of the step just done; at a checkpoint, the weights too if they are the best so far."""
         self._since_row.update(losses)
-        self._steps_since_row += 1
+        self._times_since_row.update(losses.keys())  # phases may rest
         seconds = self._seconds_before + time.monotonic() - self._began
         rate = self.learning_rate(self.step - 1)
         if at_checkpoint or self.step % max(1, self.num_steps // MAX_ROWS) == 0:
-            row = {name: value / self._steps_since_row for name, value in self._since_row.items()}
+            row = {name: value / self._times_since_row[name] for name, value in self._since_row.items()}
             row |= {"step": self.step, "learning_rate": rate, "seconds": seconds}
             self.rows.append(row if score is None else row | {"score": score})
-            self._since_row, self._steps_since_row = Counter(), 0
+            self._since_row, self._times_since_row = Counter(), Counter()
         best = self.best["score"]
         if at_checkpoint and (self.keep_last or score is None or best is None or score > best):
             exported = self.algorithm.exported().state_dict()

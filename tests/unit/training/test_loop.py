@@ -178,6 +178,18 @@ def test_rows_hold_losses_rate_and_score():
     assert "criticise.apart" not in rows[2] and rows[2]["score"] == 0.1
 
 
+def test_rows_of_several_steps_hold_the_mean_over_the_steps_in_which_a_phase_did_not_rest(monkeypatch):
+    _, single, _ = run()
+    monkeypatch.setattr("raydom.training.loop.MAX_ROWS", 3)
+    _, saved, _ = run()
+    each, rows = finished(single[-1]).rows, finished(saved[-1]).rows
+    assert [row["step"] for row in rows] == [3, 6, 9]
+    for number, row in enumerate(rows):
+        for name in ("generate.fool", "criticise.apart"):  # the critic rests in one step of three
+            values = [one[name] for one in each[3 * number : 3 * number + 3] if name in one]
+            assert row[name] == pytest.approx(sum(values) / len(values), rel=1e-6)
+
+
 def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights():
     class Broken(Duel):
         def fool(self, batch):

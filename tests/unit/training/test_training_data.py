@@ -303,3 +303,9 @@ def test_images_of_another_pixel_size_are_seen_on_the_grid_of_the_model(make_col
         np.testing.assert_array_equal(part.label, whole.label[1:3, 2:5])
     unlabelled = CropReader(collection, ("a",), CropView.of(spec(), labelled=False))
     assert not unlabelled.read("a", Region((0, 0), (8, 12))).label.any()
+
+
+def test_sizes_of_particles_that_there_are_none_of_are_refused():
+    with pytest.raises(ConfigError, match=r"small_particles_px 2\.0 has no effect: add particles"):
+        TrainConfig(small_particles_px=2.0)
+    assert TrainConfig(small_particles_px=2.0, augment=("particles",)).particles_px == (2.0, 4.0)
