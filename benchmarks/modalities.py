@@ -1,7 +1,7 @@
 """Nuclei of several modalities, with and without images of one in the look of another as training augmentation.
 
-Half of the images of DSB 2018 train (of each modality), the others are scored. The domains are those of `raydom domains`
-(which sees no modality), and one DRIT learns all of them; then U-Nets of classes are trained with the usual
+Half of the images of DSB 2018 train (of each modality), the others are scored. The domains are those of `raydom
+domains` (which sees no modality), and one DRIT learns all of them; then U-Nets of classes are trained with the usual
 augmentations, and with half of the crops in the look of a random domain, with a random attribute. F1 by modality.
 
     RAYDOM_DATA=... uv run python benchmarks/modalities.py --out benchmarks/results --seeds 0 1 2
