@@ -28,12 +28,14 @@ def test_a_configuration_survives_its_journey_as_json():
     assert from_dict(type(config), to_dict(config)) == config
 
 
-@pytest.mark.parametrize(
-    "page", ["ingest", "train supervised", "stylize", "segment", "evaluate", "compare", "pack", "synthesize", "domains"]
-)
-def test_every_example_beside_the_jobs_is_a_configuration(page, pytestconfig):
-    example = pytestconfig.rootpath / "jobs" / f"{page.split()[0]}.yaml"
-    assert isinstance(parse(page, ["--config", str(example)]), COMMANDS[page].config)
+def test_every_example_beside_the_jobs_is_a_configuration(pytestconfig):
+    examples = sorted((pytestconfig.rootpath / "jobs").glob("*.yaml"))
+    assert {example.stem.split("-")[0] for example in examples} == {
+        page.stem for page in (pytestconfig.rootpath / "jobs").glob("*.py")
+    }
+    for example in examples:
+        command = example.stem.replace("-", " ")
+        assert isinstance(parse(command, ["--config", str(example)]), COMMANDS[command].config)
 
 
 def test_positional_and_switched_options():
