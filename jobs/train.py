@@ -1,4 +1,4 @@
-"""raydom train as a job: ``python jobs/train.py supervised --config jobs/train-supervised.yaml``, or by ``ray job submit``."""
+"""raydom train as a job: ``python jobs/train.py dann --config jobs/train-dann.yaml``, or by ``ray job submit``."""
 
 import sys
 
