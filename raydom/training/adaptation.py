@@ -76,6 +76,8 @@ class AdaptationPlan(TrainingPlan):
     target: DomainImages
     labelled_ids: tuple[str, ...]
     """Images of the target whose labels are learnt."""
+    target_mask: str | None
+    """What marks the target's pixels that count, if all its images have it."""
     shares: tuple[float, ...] | None
     """How often each source image is drawn."""
     num_steps: int
@@ -106,6 +108,7 @@ class AdaptationPlan(TrainingPlan):
             "source": to_dict(self.source),
             "target": to_dict(self.target),
             "labelled_images": list(self.labelled_ids),
+            "target_mask": self.target_mask,
             "weights_sha256": self.weights_sha256,
             "initial": self.initial_hash,
             "restyling": None if self.restyling is None else self.restyling.settings(),
@@ -123,7 +126,7 @@ class AdaptationPlan(TrainingPlan):
         view, unlabelled = CropView.of(spec), CropView.of(spec, labelled=False)
         source, target = open_collection(self.source.collection), open_collection(self.target.collection)
         known = CropReader(source, self.source.training_ids, view, config.mask)
-        foreign = CropReader(target, self.target.training_ids, unlabelled)
+        foreign = CropReader(target, self.target.training_ids, unlabelled, self.target_mask)
         labelled = None
         if self.labelled_ids:
             labelled = CropSampler(CropReader(target, self.labelled_ids, view, config.mask), self.train, LABELLED)
@@ -134,7 +137,7 @@ class AdaptationPlan(TrainingPlan):
         rank, world_size = distributed.rank(), distributed.world_size()
         validate: Callable[[], float]
         if config.select == "entropy":
-            reader = CropReader(target, self.target.validation_ids, unlabelled)
+            reader = CropReader(target, self.target.validation_ids, unlabelled, self.target_mask)
             validate = lambda: certainty(algorithm.exported(), reader, self.target.validation_ids, spec, device)  # noqa: E731
         else:
             reader = CropReader(source, self.source.validation_ids, view, config.mask)
@@ -187,6 +190,7 @@ def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
         source=source,
         target=target,
         labelled_ids=labelled_ids,
+        target_mask=_target_mask(config, target),
         shares=shares_by_likeness(records, target.records(target.training_ids)) if config.reweight else None,
         num_steps=_num_steps(config, source, target, num_workers),
         class_weights=class_weights(config, open_collection(source.collection), records),
@@ -199,21 +203,22 @@ def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
 def certainty(
     network: nn.Module, reader: CropReader, image_ids: Sequence[str], spec: ModelSpec, device: torch.device
 ) -> float:
-    """1 - the mean entropy of the pixels of whole images: a score that needs no labels. The processes share them."""
+    """1 - the mean entropy of the valid pixels of images: a score that needs no labels. The processes share them."""
     total = torch.zeros(2, dtype=torch.float64)
     was_training = network.training
     network.eval()
     try:
         for block in validation_windows(reader, image_ids, spec)[distributed.rank() :: distributed.world_size()]:
-            image = np.ascontiguousarray(reader.read(block.image_id, block.write).image)
+            sample = reader.read(block.image_id, block.write)
             with torch.inference_mode():
-                logits = finest(network(torch.from_numpy(image)[None].to(device)))
-                entropy = self_information(class_probabilities(logits)).sum(dim=1)
-            total += torch.tensor([float(entropy.double().sum()), entropy.numel()], dtype=torch.float64)
+                logits = finest(network(torch.from_numpy(np.ascontiguousarray(sample.image))[None].to(device)))
+                entropy = self_information(class_probabilities(logits)).sum(dim=1)[0].double().cpu()
+            counted = entropy[torch.from_numpy(np.ascontiguousarray(sample.valid))]
+            total += torch.tensor([float(counted.sum()), len(counted)], dtype=torch.float64)
     finally:
         network.train(was_training)
     entropies, pixels = distributed.summed(total.to(device)).cpu().tolist()
-    return 1.0 - entropies / pixels
+    return float(1.0 - entropies / max(pixels, 1.0))
 
 
 def _algorithm(
@@ -335,6 +340,18 @@ def _labelled_ids(config: AdaptationConfig, target: DomainImages) -> tuple[str, 
         )
     drawn = derived_generator(config.train.seed, ORDER, 0, LABELLED).permutation(len(there))[: config.labelled_target]
     return tuple(sorted(there[index] for index in drawn))
+
+
+def _target_mask(config: AdaptationConfig, target: DomainImages) -> str | None:
+    """The mask, if all images of the target have it: a field of view may be known without labels."""
+    lacking = [one.image_id for one in target.records(target.all_ids) if config.mask not in one.labels]
+    if config.mask is None or not lacking:
+        return config.mask
+    logger.warning(
+        "%d images of the target have no mask %r, such as %s: all pixels of the target count.",
+        len(lacking), config.mask, lacking[0],
+    )  # fmt: skip
+    return None
 
 
 def _num_steps(config: AdaptationConfig, source: DomainImages, target: DomainImages, num_workers: int) -> int:

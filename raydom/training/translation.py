@@ -13,9 +13,9 @@ import torch
 from raydom.algorithms.cyclegan import CycleGan
 from raydom.algorithms.drit import Drit
 from raydom.algorithms.phases import Algorithm
-from raydom.commands import CycleGanConfig, DomainsConfig, DritConfig
+from raydom.commands import CycleGanConfig, DomainsConfig, DritConfig, TargetFilter
 from raydom.config import DomainSpec, GeneratorSpec, ImageFilter, to_dict
-from raydom.errors import DataError
+from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import fraction_statistics, pooled_statistics
 from raydom.networks.discriminators import PatchDiscriminator, check_field, patch_field_px
 from raydom.networks.disentangled import Translator
@@ -136,9 +136,15 @@ def chosen_domains(config: DomainsConfig) -> list[tuple[str, str, ImageFilter]]:
 
     Raises:
         DataError: If the collection has fewer than two domains.
+        ConfigError: For options that choose nothing.
     """
     if config.collection is None or config.source_domain is not None or config.target_domain is not None:
         return list(config.pair())
+    if config.target_images != TargetFilter():
+        raise ConfigError(
+            "--target-images has no effect where all domains of a collection are learnt: choose among all images "
+            "by --keep, --split and --group, or two domains by --source-domain and --target-domain."
+        )
     records = open_collection(config.collection).filter(**asdict(config.images)).records
     names = sorted({record.domain for record in records if record.domain is not None})
     without = sum(record.domain is None for record in records)

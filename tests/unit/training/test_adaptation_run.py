@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from raydom.algorithms.trained import load_trained
 from raydom.cluster.commands import train_adaptation
 from raydom.commands import (
     DannConfig,
@@ -16,8 +18,10 @@ from raydom.config import ImageFilter, NetworkConfig, RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_model_run
-from raydom.training.adaptation import plan_adaptation
+from raydom.training.adaptation import certainty, plan_adaptation
+from raydom.training.crops import CropReader, CropView
 from raydom.training.domains import shares_by_likeness
+from raydom.types import Region
 
 TRAIN = TrainConfig(steps=4, batch_size=2, crop_px=32, validate_every=2)
 SMALL = {"base_channels": 4, "depth": 2, "train": TRAIN, "run": RunConfig(serial=True, quiet=True)}
@@ -222,6 +226,9 @@ def test_masks_and_shapes_are_looked_at_before_the_first_step(domains, make_coll
     with pytest.raises(DataError, match="image t1 has no mask 'fov'"):
         plan_adaptation(labelled)
     assert "do not state" not in caplog.text
+    assert plan_adaptation(config).target_mask is None
+    assert "4 images of the target have no mask 'fov', such as t0: all pixels of the target count" in caplog.text
+    assert plan_adaptation(replace(config, target=source)).target_mask == "fov"
     plan_adaptation(replace(config, target=make_collection("unstated", {"x": np.zeros((1, 40, 40), np.uint8)}).uri))
     assert "1 images of the target do not state their pixel size" in caplog.text
     images = {"x": np.zeros((1, 40, 40), np.uint8), "y": np.zeros((2, 40, 40), np.uint8)}
@@ -243,3 +250,14 @@ def test_masks_and_shapes_are_looked_at_before_the_first_step(domains, make_coll
 def test_options_without_effect_are_refused(make, fields, told):
     with pytest.raises(ConfigError, match=told):
         make(**({"source": "a", "target": "b", "out": "x"} | fields))
+
+
+def test_certainty_is_that_of_the_pixels_that_count(domains, make_model):
+    network, spec = load_trained(make_model())
+    reader = CropReader(open_collection(domains[0]), ["s0"], CropView.of(spec, labelled=False), "label")
+    sample = reader.read("s0", Region.whole((48, 48)))
+    with torch.no_grad():
+        foreground = network(torch.from_numpy(sample.image)[None])[0, 0].sigmoid().double().numpy()[sample.valid]
+    entropy = -(foreground * np.log2(foreground) + (1 - foreground) * np.log2(1 - foreground)).mean()
+    assert certainty(network, reader, ["s0"], spec, torch.device("cpu")) == pytest.approx(1 - entropy, abs=1e-6)
+    assert 0 < len(foreground) < 48 * 48

@@ -10,7 +10,7 @@ from PIL import Image
 import raydom
 from raydom.algorithms.trained import load_generators, load_trained, load_translator
 from raydom.cli import main
-from raydom.commands import CycleGanConfig, DritConfig
+from raydom.commands import CycleGanConfig, DritConfig, TargetFilter
 from raydom.config import RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.storage.collection import open_collection, write_manifest
@@ -136,6 +136,9 @@ def test_all_domains_of_a_collection_are_learnt(make_collection, tmp_path, caplo
     assert [domain.name for domain in plan_translation(chosen).domains] == ["red", "blue"]
     with pytest.raises(ConfigError, match="separate networks are for two domains; got 3"):
         plan_translation(config(tmp_path / "x", collection=collection.uri, separate=True))
+    with pytest.raises(ConfigError, match="--target-images has no effect"):
+        target_images = TargetFilter(split="train")
+        plan_translation(config(tmp_path / "x", collection=collection.uri, target_images=target_images))
     with pytest.raises(ConfigError, match="no image has domain pink"):
         plan_translation(replace(chosen, target_domain="pink"))
 
