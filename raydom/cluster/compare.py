@@ -162,8 +162,8 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
     if len(config.style) > 1 and style is not None:
         name += f"-{config.style.index(style):02d}-{files.safe_stem(style)}"
     options = {field.name: getattr(config.options, field.name) for field in dataclasses.fields(StyleOptions)}
-    if method not in TRAINED:
-        options["generator"] = None
+    needless = [*config.options.without_effect(method), *(() if method in TRAINED else ("generator",))]
+    options |= {option: getattr(StyleOptions(), option) for option in needless}
     return BlockJob(
         name=f"{method} x {model_name(model, config.model)}",
         collection=config.target,

@@ -139,6 +139,9 @@ class CompareConfig:
             f"--generator {self.options.generator} has no effect with these methods: add {' or '.join(TRAINED)} to "
             "--methods.",
         )
+        unused = set.intersection(*({*self.options.without_effect(method)} for method in ("none", *self.methods)))
+        useless = [f"--{name.replace('_', '-')}" for name in sorted(unused)]
+        require(not useless, f"{' and '.join(useless)} has no effect with these methods. Leave it out.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

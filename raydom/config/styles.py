@@ -276,6 +276,19 @@ class StyleOptions:
         )
         require(self.direction in DIRECTIONS, f"direction must be {' or '.join(DIRECTIONS)}; got {self.direction!r}.")
         require(self.attribute in ATTRIBUTES, f"attribute must be {', '.join(ATTRIBUTES)}; got {self.attribute!r}.")
+        require(
+            self.to_domain is None or self.direction == DIRECTIONS[0],
+            f"--direction {self.direction} has no effect with --to-domain {self.to_domain}. Leave one of them out.",
+        )
+
+    def without_effect(self, method: str) -> tuple[str, ...]:
+        """The options given for generators that a method is not told."""
+        usual = {"to_domain": None, "from_domain": None, "attribute": ATTRIBUTES[0], "direction": DIRECTIONS[0]}
+        told = ("direction",) if method in TRAINED else ()
+        return tuple(
+            name for name, value in usual.items()
+            if method != "drit" and name not in told and getattr(self, name) != value
+        )  # fmt: skip
 
     def takes_style(self, method: str) -> bool:
         """Whether a method needs a style image."""
@@ -311,6 +324,8 @@ class StyleConfig(StyleOptions):
             f"--generator {self.generator} has no effect with method {self.method}: give --method "
             f"{' or '.join(TRAINED)}.",
         )
+        useless = [f"--{name.replace('_', '-')}" for name in self.without_effect(self.method)]
+        require(not useless, f"{' and '.join(useless)} has no effect with method {self.method}. Leave it out.")
         require(
             not trained or self.style is None or self.takes_style(self.method),
             f"--style {self.style} has no effect with method {self.method}, which looks like what it was trained on. "

@@ -13,8 +13,9 @@ import raydom
 from raydom.algorithms.arrays import stylize
 from raydom.algorithms.style_interface import StyleInput
 from raydom.algorithms.styles import METHODS, get_method, methods, style_config
+from raydom.commands import CompareConfig
 from raydom.config import METHODS as METHODS_OF_CONFIG
-from raydom.config import TRAINED, StyleConfig
+from raydom.config import TRAINED, StyleConfig, StyleOptions
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 
@@ -325,3 +326,22 @@ def test_pooling_changes_what_deep_layers_see(tmp_path: Path) -> None:
     options = {"features": "vgg19", "weights": str(tmp_path / "vgg19.pth"), "steps": 3, "style_layers": ("relu2_1",)}
     found = [stylize(image, style, "nst", pooling=pooling, **options) for pooling in ("max", "average")]
     assert not np.array_equal(*found)
+
+
+def test_options_of_generators_are_refused_where_they_mean_nothing():
+    for method, options, told in (
+        (
+            "meanstd",
+            {"style": "x.png", "direction": "source-to-target"},
+            "--direction has no effect with method meanstd",
+        ),
+        ("cyclegan", {"generator": "r", "to_domain": "a"}, "--to-domain has no effect with method cyclegan"),
+        ("cyclegan", {"generator": "r", "attribute": "sampled"}, "--attribute has no effect with method cyclegan"),
+        ("drit", {"generator": "r", "to_domain": "a", "direction": "source-to-target"}, "no effect with --to-domain a"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            StyleConfig(method=method, **options)
+    options = StyleOptions(to_domain="a", generator="r")
+    CompareConfig(source="s", target="t", out="o", model=("m",), methods=("none", "drit"), options=options)
+    with pytest.raises(ConfigError, match="--to-domain has no effect with these methods"):
+        CompareConfig(source="s", target="t", out="o", model=("m",), methods=("cyclegan",), options=options)
