@@ -16,8 +16,8 @@ from raydom.algorithms.phases import Algorithm, DomainBatch, Phase
 class CycleGan(Algorithm):
     """Images that a critic takes for those of the other domain, and that lead back to where they came from.
 
-    All pixels count, those by which small images are mirrored too. Differs from their code in noise of a grey level, see
-    ``as_generators_learn``.
+    All pixels count, those by which small images are mirrored too. Differs from their code in noise of a grey level,
+    see ``as_generators_learn``.
 
     Args:
         source_to_target: Maps source images in [-1, 1] to images that look like target.

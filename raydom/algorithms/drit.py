@@ -24,13 +24,13 @@ from raydom.networks.disentangled_discriminators import build_discriminators
 class Drit(Algorithm):
     """Content and attribute encoders, a generator, and discriminators of images and of contents.
 
-    Differs from the codes in these: the two images of a pair are always of different domains (MDMM's may be of one); pairs
-    are drawn anew for each update; images have noise of a grey level (see ``as_generators_learn``), and all their pixels
-    count, those by which small ones are mirrored too;
-    the real images that the discriminator of random attributes sees are those of the other discriminator; the second
-    image of the mode seeking loss is shown to no discriminator; sums over a batch are means over its pairs, so that
-    weights do not depend on the batch size; each of the two updates of the generator has its own forward pass, with
-    noise of its own; the weight decay is decoupled, as everywhere in raydom.
+    Differs from the codes in these: the two images of a pair are always of different domains (MDMM's may be of one);
+    pairs are drawn anew for each update; images have noise of a grey level (see ``as_generators_learn``), and all their
+    pixels count, those by which small ones are mirrored too; the real images that the discriminator of random
+    attributes sees are those of the other discriminator; the second image of the mode seeking loss is shown to no
+    discriminator; sums over a batch are means over its pairs, so that weights do not depend on the batch size; each of
+    the two updates of the generator has its own forward pass, with noise of its own; the weight decay is decoupled, as
+    everywhere in raydom.
     """
 
     betas = (0.5, 0.999)
