@@ -163,7 +163,7 @@ def lose_nodes(kills: int, *arguments: str) -> int:
             lost.write("x")
         nodes.append(cluster.add_node(num_cpus=1))
     if command.wait() < 0:
-        time.sleep(20)  # so that it is Ray who ends the actors of a dead driver
+        time.sleep(20)  # so that it is Ray who ends the workers of a dead driver
     cluster.shutdown()
     return command.returncode
 
@@ -402,7 +402,7 @@ def finishes(case: Case, *options: str) -> str:
 
 
 @scenario
-def actors_killed(site: Site, case: Case) -> Told:
+def workers_killed(site: Site, case: Case) -> Told:
     case.ask(slow=0.1)
     process = case.start()
     for count in (10, 30):
@@ -410,7 +410,7 @@ def actors_killed(site: Site, case: Case) -> Told:
         os.kill(case.calls()[-1][1], signal.SIGKILL)
     code, text = process.end()
     assert code == 0, text
-    return "SIGKILL of an actor, twice", "done in one run"
+    return "SIGKILL of a worker, twice", "done in one run"
 
 
 @scenario
@@ -692,18 +692,18 @@ def two_drivers(site: Site, case: Case) -> Told:
     first = json.loads((case.out / "run" / "lease.json").read_text())["pid"]
     code, text = case.run("--serial")
     assert code == 2 and f"process {first} on " in text, text
-    actors = {pid for _, pid, _ in case.calls()}
+    workers = {pid for _, pid, _ in case.calls()}
     case.calm()
     killed_at = time.time()
     os.kill(first, signal.SIGKILL)
     go.touch()
     code, text = follower.end()
     assert code == 0, text
-    late = [when - killed_at for _, pid, when in case.calls() if pid in actors and when > killed_at]
+    late = [when - killed_at for _, pid, when in case.calls() if pid in workers and when > killed_at]
     assert cluster.end()[0] == -signal.SIGKILL % 256
     return (
-        "a second driver; then the first is killed and the second begins at once, beside the actors of the first",
-        f"refused, then took over; {len(late)} blocks by those actors, up to {max(late, default=0):.1f} s later",
+        "a second driver; then the first is killed and the second begins at once, beside the workers of the first",
+        f"refused, then took over; {len(late)} blocks by those workers, up to {max(late, default=0):.1f} s later",
     )
 
 

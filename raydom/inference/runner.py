@@ -1,7 +1,7 @@
 """Runs block jobs: plan, do what is not done yet, gather. The plain twin of ``cluster/blocks.py``.
 
 All of a run's state is in the output folders, so running the same jobs again finishes what was begun; how the tasks
-are executed (here one after another, there on Ray actors) changes nothing in the result.
+are executed (here one after another, there by Ray in several processes) changes nothing in the result.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Processor(Protocol):
 
 
 class BlockWorker:
-    """Processes tasks of several jobs; lives as long as its actor.
+    """Processes tasks of several jobs; lives as long as its actor, or until its process is given tasks of another run.
 
     Args:
         open_processor: Opens the processor of a job by its number; called once for each job that is met.
