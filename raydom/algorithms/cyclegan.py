@@ -107,12 +107,12 @@ def as_generators_see(images: Tensor) -> Tensor:
 
 
 def as_generators_learn(images: Tensor) -> Tensor:
-    """The same with noise of one grey level of 255 from torch's generator.
+    """The same with noise of one grey level of 255 from torch's generator; also where an image is clipped as a whole.
 
     Instance normalisation multiplies the gradient of an image without any contrast, such as a black one, by up to 300
     in each layer: that of a content encoder of DRIT had a norm of 1e13 without the noise, and of 7 with it.
     """
-    return as_generators_see(images + (torch.rand_like(images) - 0.5) / 255)
+    return as_generators_see(images) + (2 * torch.rand_like(images) - 1) / 255
 
 
 def as_images(made: Tensor) -> Tensor:
