@@ -66,6 +66,7 @@ def generator_of(collection: str, options: argparse.Namespace) -> str:
         schedule="linear",
         validate_every=300,
         clip_norm=0.0,
+        augment=("flip", "rotate"),
     )
     sampled = max(1, options.generator_steps // 6)
     config = DritConfig(collection=collection, out=run, base_channels=16, sample_every=sampled, train=train, run=RUN)
