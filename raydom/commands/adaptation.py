@@ -18,8 +18,8 @@ class AdaptationConfig(NetworkOptions, DomainsConfig):
     pretrain_steps: int = 0
     """Steps at first that learn the labels alone."""
     labelled_target: int = 0
-    """So many labelled images of the target are learnt too, drawn by the seed; a step has as many crops of them as of the
-    source."""
+    """So many labelled images of the target are learnt too, drawn by the seed; a step has as many crops of them
+    as of the source."""
     reweight: bool = False
     """Draw source images by their likeness to the target, as their intensity statistics tell it."""
     select: str = "last"
