@@ -76,6 +76,15 @@ class DritConfig(DomainsConfig):
         self.check_domains()
         _check_settings(self)
         self.network_config(in_channels=1, num_domains=2)  # which checks them
+        asked, usual = self.losses, DritLossConfig()
+        unused = ["classification", "generated_classification"] if self.separate else []
+        unused += [] if asked.content_adversarial else ["content_steps"]
+        for name in unused:
+            require(
+                getattr(asked, name) == getattr(usual, name),
+                f"--losses.{name.replace('_', '-')} {getattr(asked, name):g} has no effect "
+                + ("without a content discriminator." if name == "content_steps" else "with --separate."),
+            )
 
     def network_config(self, in_channels: int, num_domains: int) -> DisentangledConfig:
         """The networks for so many domains of images of so many channels."""

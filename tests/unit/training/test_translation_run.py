@@ -11,7 +11,7 @@ import raydom
 from raydom.algorithms.trained import load_generators, load_trained, load_translator
 from raydom.cli import main
 from raydom.commands import CycleGanConfig, DritConfig, TargetFilter
-from raydom.config import RunConfig, TrainConfig
+from raydom.config import DritLossConfig, RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_generator_run
@@ -170,6 +170,18 @@ def test_settings_of_segmentation_models_are_refused(tmp_path, config):
     ):
         with pytest.raises(ConfigError, match=told):
             config(tmp_path, source="a", target="b", train=replace(TRAIN, **fields))
+
+
+def test_weights_of_losses_that_there_are_not_are_refused(tmp_path):
+    for fields, told in (
+        (
+            {"separate": True, "losses": DritLossConfig(classification=2)},
+            "--losses.classification 2 .* with --separate",
+        ),
+        ({"losses": DritLossConfig(content_adversarial=0, content_steps=2)}, "--losses.content-steps 2 has no effect"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            config(tmp_path, source="a", target="b", **fields)
 
 
 def test_all_images_train_whatever_their_group(make_collection, tmp_path, caplog):
