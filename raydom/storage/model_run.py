@@ -97,6 +97,13 @@ def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun[Spec] | None:
     return _opened(uri) if files.exists(files.join(uri, MARKER)) else None
 
 
+def withdraw_model_run(uri: str) -> None:
+    """Give back a folder that was claimed for a training of which there is nothing yet."""
+    path = files.join(uri, PLAN)
+    if files.list_files(uri) == [path] and not files.list_folders(uri):
+        files.remove(path)
+
+
 def write_model_run(
     uri: str,
     spec: S,

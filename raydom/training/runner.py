@@ -11,7 +11,7 @@ from raydom.errors import ConfigError
 from raydom.networks.memory import keep_freed_memory
 from raydom.storage import files
 from raydom.storage.checkpoints import latest_checkpoint, save_checkpoint
-from raydom.storage.model_run import CHECKPOINTS, ModelRun, begin_model_run, write_model_run
+from raydom.storage.model_run import CHECKPOINTS, ModelRun, begin_model_run, withdraw_model_run, write_model_run
 from raydom.training.board import Board
 from raydom.training.loop import Report, finished, train
 from raydom.training.plan import TrainingPlan
@@ -35,7 +35,11 @@ def complete(plan: TrainingPlan, execute: Callable[[TrainingPlan], bytes]) -> Mo
     done = begin_model_run(plan.out, plan.settings())
     if done is not None:
         return done
-    result = finished(execute(plan))
+    try:
+        result = finished(execute(plan))
+    except ConfigError:  # it can be given again with other settings
+        withdraw_model_run(plan.out)
+        raise
     training = plan.settings() | {"best_step": result.best_step, "best_score": result.best_score}
     return write_model_run(plan.out, plan.spec, result.weights, training, result.rows)
 

@@ -209,5 +209,12 @@ def test_workers_that_cannot_be_are_refused_before_the_folder_is_claimed(four, t
         with pytest.raises(ConfigError, match=told):
             run(config(four, tmp_path / "run", **fields))
     assert not (tmp_path / "run").exists()
+
+    def refused(plan):
+        raise ConfigError("Ray has 2 CPUs")
+
+    with pytest.raises(ConfigError, match="Ray has 2"):
+        complete(plan_supervised(config(four, tmp_path / "run")), refused)
+    assert not list((tmp_path / "run").iterdir())
     with pytest.raises(ConfigError, match="sample_every must be >= 1"):
         config(four, tmp_path / "run", sample_every=0)
