@@ -63,7 +63,7 @@ METHODS: dict[str, Make] = {
     "entropy, adversarial": made(EntropyConfig, mode="adversarial"),
     "classifier discrepancy": made(DiscrepancyConfig),
     "mean teacher": made(MeanTeacherConfig),
-    "source alone, longer": made(EntropyConfig, weight=0.0),
+    "batch norm of both": made(EntropyConfig, weight=0.0),
     "one target label": made(EntropyConfig, weight=0.0, labelled_target=1),
     "one target label, output adversary": made(OutputAdversaryConfig, labelled_target=1),
     "one target label, mean teacher": made(MeanTeacherConfig, labelled_target=1),
