@@ -5,6 +5,9 @@ target's training images without labels; and a U-Net trained on those with label
 images. The settings are the defaults, fixed before any target label was read; beside F1 stand the two scores that need
 no target label: F1 on the source's validation images, and the certainty (1 - mean entropy) on the target's.
 
+The row "batch norm of both" is the control: the same training without any adaptation but that batch normalisation sees
+images of both domains, as it does in all these methods.
+
     RAYDOM_DATA=... uv run python benchmarks/trained.py --out benchmarks/results --pairs drive-chase --methods dann
 
 Rows are appended to OUT/trained.parquet; rows that are there already are skipped, so a table grows over several runs.
