@@ -4,11 +4,12 @@
     uv run python benchmarks/engine.py segment --networks unet u2netp maskrcnn --blocks 5 6
 
 segment: blocks of 512 px through a network on workers of one thread, over as many plain processes of one thread that
-call the same network on the same tensors, before and after. stages: the same blocks through three stages of Ray Data
-(read, compute, write) instead of one actor that does all three. trivial: blocks of 64 px whose pixels are written
-unchanged. empty: blocks of which nothing is read or written but the receipt, and the driver's memory meanwhile. plan:
-the driver's time and memory for a million blocks. resume: the time until the first new block of a run of which 100,000
-are done.
+call the same network on the same tensors, before and after. work: the same in one process without Ray, in CPU time of
+all threads, which other processes hardly disturb: what reading, writing and receipts cost. stages: the same blocks
+through three stages of Ray Data (read, compute, write) instead of one actor that does all three. trivial: blocks of 64
+px whose pixels are written unchanged. empty: blocks of which nothing is read or written but the receipt, and the
+driver's memory meanwhile. plan: the driver's time and memory for a million blocks. resume: the time until the first new
+block of a run of which 100,000 are done.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from overfit import FEW
 from raydom.algorithms.trained import load_trained
 from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, execute_on_ray, run_block_jobs
 from raydom.cluster.session import ray_session
-from raydom.config import BlockConfig, NetworkConfig, RunConfig
+from raydom.config import BlockConfig, ModelSpec, NetworkConfig, RunConfig
 from raydom.images.intensity import image_statistics
 from raydom.inference.job import BlockJob, plan_job
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
-from raydom.inference.runner import run_jobs
+from raydom.inference.runner import execute_serially, run_jobs
 from raydom.inference.worker import Task
 from raydom.networks.build import build_network
 from raydom.networks.maskrcnn import label_image
@@ -52,6 +53,7 @@ from raydom.storage.receipts import Receipt
 from raydom.types import ImageRecord
 
 RUN = RunConfig(workers=2, cpus_per_worker=1.0)
+SERIAL = RunConfig(serial=True, quiet=True)
 
 
 def make_collection(folder: Path, shape: tuple[int, int], filled: bool = True) -> str:
@@ -135,17 +137,21 @@ def _bare(model: str, blocks: list[Shapes], gate: object) -> None:
     network, spec = load_trained(model)
     network = network.to(memory_format=torch.channels_last)
     pixels = {shape: torch.rand(1, 1, *shape) for shapes in blocks for shape in shapes}
-    with torch.inference_mode():
-        network(next(iter(pixels.values())))
-        gate.wait()  # type: ignore[attr-defined]
-        for shapes in blocks:
-            for shape in shapes:
-                told = network(pixels[shape])
-                if isinstance(told, list):
-                    label_image(told[0], shape, spec.network.maskrcnn.mask_threshold)
-                else:
-                    told.sigmoid()
+    call(network, spec, [next(iter(pixels.values()))])
     gate.wait()  # type: ignore[attr-defined]
+    call(network, spec, [pixels[shape] for shapes in blocks for shape in shapes])
+    gate.wait()  # type: ignore[attr-defined]
+
+
+def call(network: torch.nn.Module, spec: ModelSpec, inputs: list[torch.Tensor]) -> None:
+    """Ask a network about tensors (1, 1, h, w), one after the other."""
+    with torch.inference_mode():
+        for pixels in inputs:
+            told = network(pixels)
+            if isinstance(told, list):
+                label_image(told[0], pixels.shape[-2:], spec.network.maskrcnn.mask_threshold)
+            else:
+                told.sigmoid()
 
 
 def bare_rate(model: str, blocks: list[Shapes], num_workers: int) -> float:
@@ -178,6 +184,34 @@ def segment(folder: Path, network: str, rows: int, columns: int, num_workers: in
     print(
         f"segment, {network}: {engine:.3f} blocks/s, bare loop {bare:.3f} ({before:.3f}, {after:.3f}), "
         f"ratio {engine / bare:.2f}",
+        flush=True,
+    )
+
+
+def work(folder: Path, network: str, rows: int, columns: int) -> None:
+    torch.set_num_threads(1)
+    model = make_model(folder / "model", network)
+    job = BlockJob(
+        name="work", collection=make_collection(folder / "c", (512 * rows, 512 * columns)), out="", model=model
+    )
+    blocks = calls_of(job)
+    asked, spec = load_trained(model)
+    asked = asked.to(memory_format=torch.channels_last)
+    pixels = {shape: torch.rand(1, 1, *shape) for shapes in blocks for shape in shapes}
+    inputs = [pixels[shape] for shapes in blocks for shape in shapes]
+    call(asked, spec, inputs[:1])
+    began = time.process_time()
+    Predictor(job)
+    start_up_s = time.process_time() - began
+    began = time.process_time()
+    assert run_jobs([replace(job, out=str(folder / "o"))], SERIAL, execute_serially)[0].ok
+    engine = (time.process_time() - began - start_up_s) / len(blocks)
+    began = time.process_time()
+    call(asked, spec, inputs)
+    bare = (time.process_time() - began) / len(blocks)
+    print(
+        f"work, {network}: {len(inputs) / len(blocks):.1f} calls a block; CPU seconds a block {engine:.3f} (start-up "
+        f"{start_up_s:.2f} apart), bare {bare:.3f}, ratio {bare / engine:.2f}",
         flush=True,
     )
 
@@ -339,9 +373,9 @@ CASES = {"stages": stages, "trivial": trivial, "empty": empty, "plan": plan, "re
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", nargs="+", choices=["segment", *CASES])
-    parser.add_argument("--networks", nargs="+", default=["unet"], help="of segment")
-    parser.add_argument("--blocks", type=int, nargs=2, default=[14, 15], help="of segment: rows and columns")
+    parser.add_argument("what", nargs="+", choices=["segment", "work", *CASES])
+    parser.add_argument("--networks", nargs="+", default=["unet"], help="of segment and work")
+    parser.add_argument("--blocks", type=int, nargs=2, default=[14, 15], help="of these: rows and columns")
     parser.add_argument("--workers", type=int, default=2, help="of segment, and processes of the bare loop")
     options = parser.parse_args()
     rows, columns = options.blocks
@@ -349,8 +383,9 @@ def main() -> int:
         partial(segment, network=name, rows=rows, columns=columns, num_workers=options.workers)
         for name in options.networks
     ]
+    works = [partial(work, network=name, rows=rows, columns=columns) for name in options.networks]
     for what in options.what:
-        for case in segments if what == "segment" else [CASES[what]]:
+        for case in {"segment": segments, "work": works}.get(what) or [CASES[what]]:
             folder = Path(tempfile.mkdtemp(prefix="raydom-"))
             try:
                 case(folder)

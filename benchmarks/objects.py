@@ -81,7 +81,7 @@ def with_room(model: str, out: Path) -> str:
     network = run.spec.network
     if network.name != "maskrcnn":
         return model
-    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=6000, detections=1500))
+    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=3000, detections=1500))
     folder = str(out / "models" / f"{Path(model).name}-with-room")
     write_model_run(folder, replace(run.spec, network=network), run.weights(), {})
     return folder
