@@ -75,8 +75,8 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
 
 
 def with_room(model: str, out: Path) -> str:
-    """The model, if it is a Mask R-CNN with limits so high that it meets them in no block: they would be another
-    reason for what depends on the cut."""
+    """The model; if it is a Mask R-CNN, with higher limits of proposals and objects than it was trained with, which are
+    limits of a block whatever its size."""
     run = open_model_run(model)
     network = run.spec.network
     if network.name != "maskrcnn":
