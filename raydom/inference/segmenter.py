@@ -123,19 +123,20 @@ class Segmenter:
         """The objects of what is wanted, of a network that tells them as a list: labels, and the confidence of each, of
         label 1 first."""
         views, scores = [], []
-        threshold = self.spec.network.maskrcnn.mask_threshold
+        limits = self.spec.network.maskrcnn
+        most = min(limits.detections, limits.proposals)  # each object is one of the proposals
         for one in part.passes:
             seen = self._seen(part, one)
             rows, columns = (_nearest(part, one, axis) for axis in (0, 1))
             for (turns, flip, _), answer in zip(self._augmentations(), self._answers([seen]), strict=True):
                 found, sides = answer.cpu(), (seen.shape[1:], seen.shape[:0:-1])[turns % 2]
-                most = self.spec.network.maskrcnn.detections
                 if len(found) >= most:
                     raise DataError(
-                        f"the network tells of {most} objects at most (maskrcnn.detections), and found as many in "
-                        f"{sides[0]} x {sides[1]} px: some may be missing. Choose a smaller --block-size."
+                        f"the network tells of {most} objects at most (the lesser of maskrcnn.detections and "
+                        f"maskrcnn.proposals), and found as many in {sides[0]} x {sides[1]} px: some may be missing. "
+                        "Choose a smaller --block-size."
                     )
-                labels = label_image(found, sides, threshold)
+                labels = label_image(found, sides, limits.mask_threshold)
                 views.append(_turned_back(labels[None], turns, flip)[0].numpy()[rows][:, columns])
                 scores.append(found.scores.numpy().astype(np.float64))
         return voted(views, scores)

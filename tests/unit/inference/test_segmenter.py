@@ -8,7 +8,15 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from raydom.config import BlockConfig, InstanceConfig, ModelSpec, NetworkConfig, PredictionConfig, RunConfig
+from raydom.config import (
+    BlockConfig,
+    InstanceConfig,
+    MaskRCNNConfig,
+    ModelSpec,
+    NetworkConfig,
+    PredictionConfig,
+    RunConfig,
+)
 from raydom.errors import ConfigError, DataError
 from raydom.images.votes import voted
 from raydom.inference import models
@@ -195,6 +203,20 @@ def test_detected_objects_are_the_same_for_any_cut(tmp_path, make_collection, mo
         assert np.array_equal(made["a"].labels("label").numpy(), expected)
         assert not made["b"].labels("label").numpy().any()
         assert made["a"].record.label_kinds == ("instance",)
+
+
+def test_a_list_of_objects_that_is_full_is_an_error(tmp_path, make_collection, monkeypatch) -> None:
+    pixels = np.zeros((1, 64, 64), np.uint8)
+    pixels[0, 2::16, 2::16] = 255  # 16 of them
+    limits = MaskRCNNConfig(proposals=16, detections=400)
+    config = NetworkConfig(name="maskrcnn", output="objects", encoder="resnet18", maskrcnn=limits)
+    run = str(tmp_path / "model")
+    write_model_run(run, spec_of(Boxes(), config), {"x": np.zeros(1, np.float32)}, {})
+    monkeypatch.setattr(models, "load_trained", lambda name: (Boxes().eval(), None))
+    uri = make_collection("c", {"a": pixels}).uri
+    job = BlockJob(name="o", collection=uri, out=str(tmp_path / "o"), model=run)
+    (report,) = run_jobs([job], QUIET, execute_serially)
+    assert "16 objects at most" in report.failed[0].error and "smaller --block-size" in report.failed[0].error
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, make_collection) -> None:
