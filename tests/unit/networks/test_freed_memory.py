@@ -14,7 +14,7 @@ def faults():
 for step in range(20):
     if step == 10:
         before = faults()
-    torch.ones(16 * 2**20 // 4).add(1)
+    torch.ones(64 * 2**20 // 4).add(1)
 print(faults() - before)
 """
 
@@ -25,5 +25,5 @@ def test_freed_memory_is_used_again_without_new_pages():
         int(subprocess.run([sys.executable, "-c", SCRIPT, how], check=True, capture_output=True).stdout)
         for how in ("default", "keep")
     )
-    assert default > 10_000  # of 4 KiB: 16 MiB twice a step
-    assert kept < default / 10
+    assert default > 500  # 64 MiB, which glibc never keeps by itself, twice a step: pages of 4 KiB, or of 2 MiB
+    assert kept < default / 5
