@@ -104,7 +104,12 @@ def rows_of(seed: int, augmented: bool, options: argparse.Namespace, data: Path)
     table = f"{run}.parquet"
     evaluate(EvaluateConfig(prediction=labels, truth=score, kind="binary", by="modality", out=table))
     told = pq.read_table(table).to_pylist()
-    return [{"level": row.get("level"), "modality": row.get("modality"), "f1": row["f1"]} for row in told]
+    wanted = {"modality mean": None, "mean": "all"}
+    return [
+        {"modality": row["modality"] or wanted[row["scope"]], "num_images": row["num_images"], "f1": row["f1"]}
+        for row in told
+        if row["scope"] in wanted
+    ]
 
 
 def main() -> int:
