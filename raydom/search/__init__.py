@@ -1,0 +1,1 @@
+"""Search of settings: what a trial is, and what it is scored by."""
