@@ -8,6 +8,11 @@ no target label: F1 on the source's validation images, and the certainty (1 - me
 The row "batch norm of both" is the control: the same training without any adaptation but that batch normalisation sees
 images of both domains, as it does in all these methods.
 
+Beside them stand methods that change images instead: style methods (the source's model, target images that look like a
+style image of the source, at the defaults), and CycleGAN both ways: target images made to look like the source, for the
+source's model; and a U-Net trained on the source, half of whose crops are made to look like the target. Its networks
+are small (16 channels, 4 blocks, one crop of 128 px a step).
+
     RAYDOM_DATA=... uv run python benchmarks/trained.py --out benchmarks/results --pairs drive-chase --methods dann
 
 Rows are appended to OUT/trained.parquet; rows that are there already are skipped, so a table grows over several runs.
@@ -16,35 +21,42 @@ Rows are appended to OUT/trained.parquet; rows that are there already are skippe
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from adaptation import DOMAINS, PAIRS, TRAIN, collection_of
 
+from raydom.algorithms.adaptation import self_information
 from raydom.algorithms.trained import load_trained
+from raydom.cluster.commands import segment
 from raydom.cluster.compare import compare
 from raydom.cluster.train import run_training, train_supervised
 from raydom.commands import (
     AdaptationConfig,
     CompareConfig,
+    CycleGanConfig,
     DannConfig,
     DiscrepancyConfig,
     EntropyConfig,
     MeanTeacherConfig,
     OutputAdversaryConfig,
+    SegmentConfig,
     SupervisedConfig,
 )
-from raydom.config import RunConfig, TrainConfig
+from raydom.config import RunConfig, StyleConfig, StyleOptions, TrainConfig
 from raydom.report.tables import show_table
 from raydom.storage.collection import open_collection
 from raydom.training.adaptation import certainty, plan_adaptation
 from raydom.training.crops import CropReader, CropView
+from raydom.training.translation import plan_translation
 
 RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=1)
 NETWORK = {"base_channels": 16, "depth": 4}
@@ -71,14 +83,51 @@ METHODS: dict[str, Make] = {
     "one target label, output adversary": made(OutputAdversaryConfig, labelled_target=1),
     "one target label, mean teacher": made(MeanTeacherConfig, labelled_target=1),
 }
+STYLE_METHODS = ("histogram", "nst")
+MADE_SOURCE, MADE_TARGET = "cyclegan, target to source", "cyclegan, source to target"
 
 
-def supervised(domain: str, seed: int, steps: int, data: Path, out: Path) -> str:
-    """A U-Net trained on the training images of a domain."""
-    run = str(out / "trained-models" / f"{domain}-s{seed}-{steps}")
+def supervised(domain: str, seed: int, steps: int, data: Path, out: Path, generator: str | None = None) -> str:
+    """A U-Net trained on the training images of a domain; with a generator half of their crops are made by it."""
+    name = f"{domain}-s{seed}-{steps}" if generator is None else f"{Path(generator).name}-{steps}"
+    run = str(out / "trained-models" / name)
     collection = collection_of(domain, "train", data, out)
-    config = TrainConfig(steps=steps, seed=seed, precision="bfloat16", **TRAIN)
-    train_supervised(SupervisedConfig(collection=collection, out=run, train=config, run=RUN, **NETWORK))
+    augment = (*TrainConfig().augment, *([] if generator is None else ["cyclegan"]))
+    config = TrainConfig(steps=steps, seed=seed, precision="bfloat16", augment=augment, **TRAIN)
+    train_supervised(
+        SupervisedConfig(collection=collection, out=run, generator=generator, train=config, run=RUN, **NETWORK)
+    )
+    return run
+
+
+def generators(pair: str, seed: int, options: argparse.Namespace, data: Path) -> str:
+    """A CycleGAN between the two domains, at the pixel size of the source's model."""
+    source, target = PAIRS[pair]
+    run = str(options.out / "trained-models" / f"{pair}-cyclegan-s{seed}-{options.generator_steps}")
+    config = CycleGanConfig(
+        source=collection_of(source, "train", data, options.out),
+        target=collection_of(target, "train", data, options.out),
+        out=run,
+        pixel_size_um=DOMAINS[source].pixel_size_um,
+        base_channels=16,
+        blocks=4,
+        sample_every=max(1, options.generator_steps // 3),
+        train=TrainConfig(
+            steps=options.generator_steps,
+            seed=seed,
+            batch_size=1,
+            crop_px=128,
+            learning_rate=2e-4,
+            schedule="linear",
+            clip_norm=0.0,
+            weight_decay=0.0,
+            augment=("flip", "rotate"),
+            validate_every=250,
+            precision="bfloat16",
+        ),
+        run=RUN,
+    )
+    run_training(plan_translation(config))
     return run
 
 
@@ -110,32 +159,77 @@ def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data
 def row_of(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> dict[str, Any]:
     """F1 on the target's images for scores, and what can be told without them."""
     source, target = PAIRS[pair]
-    if method in ("none", "trained on the target"):
-        run = supervised(source if method == "none" else target, seed, options.steps, data, options.out)
-    else:
-        run = adapted(method, pair, seed, options, data)
+    run, style = model_and_style(method, pair, seed, options, data)
+    unlabelled = collection_of(target, "train", data, options.out)
+    name = f"{pair}-{Path(run).name}{'' if style.method == 'none' else f'-{style.method}'}"
     config = CompareConfig(
         source=collection_of(source, "train", data, options.out),
         target=collection_of(target, "score", data, options.out),
         mask="fov" if DOMAINS[target].mask else None,
         model=(run,),
-        methods=("none",),
-        out=str(options.out / "trained-comparisons" / f"{pair}-{Path(run).name}"),
+        methods=(style.method,),
+        style=() if style.style is None else (style.style,),
+        options=StyleOptions(generator=style.generator),
+        out=str(options.out / "trained-comparisons" / name),
         run=RUN,
     )
     compare(config)
-    (scored,) = pq.read_table(f"{config.out}/comparison.parquet").to_pylist()
-    network, spec = load_trained(run)
-    unlabelled = open_collection(collection_of(target, "train", data, options.out))
-    ids = tuple(record.image_id for record in unlabelled.records)
-    reader = CropReader(unlabelled, ids, CropView.of(spec, labelled=False))
+    scored = pq.read_table(f"{config.out}/comparison.parquet").to_pylist()[-1]
+    assert scored["method"] == style.method
     rows = pq.read_table(f"{run}/metrics.parquet").to_pylist()
+    network, spec = load_trained(run)
+    collection = open_collection(unlabelled)
+    ids = tuple(record.image_id for record in collection.records)
+    reader = CropReader(collection, ids, CropView.of(spec, labelled=False))
+    sure = certainty(network, reader, ids, spec, torch.device("cpu"))
+    if style.method != "none":  # what it changes, since that of stored probabilities is on another pixel grid
+        plain, styled = (
+            certainty_of(segmented(unlabelled, run, one, f"{config.out}/unlabelled-{one.method}"))
+            for one in (StyleConfig(), style)
+        )
+        sure += styled - plain
     return {
         "f1": scored["f1"],
         "source_f1": [row["score"] for row in rows if row.get("score") is not None][-1],
-        "certainty": certainty(network, reader, ids, spec, torch.device("cpu")),
+        "certainty": sure,
         "seconds": rows[-1]["seconds"],
     }
+
+
+def model_and_style(
+    method: str, pair: str, seed: int, options: argparse.Namespace, data: Path
+) -> tuple[str, StyleConfig]:
+    """The model of a row, and what is done to the target's images before it sees them."""
+    source, target = PAIRS[pair]
+    model = functools.partial(supervised, seed=seed, steps=options.steps, data=data, out=options.out)
+    if method == "none":
+        return model(source), StyleConfig()
+    if method == "trained on the target":
+        return model(target), StyleConfig()
+    if method in STYLE_METHODS:
+        return model(source), StyleConfig(method=method, style=str(data / DOMAINS[source].styles[0]))
+    if method == MADE_SOURCE:
+        run = generators(pair, seed, options, data)
+        return model(source), StyleConfig(method="cyclegan", generator=run)
+    if method == MADE_TARGET:
+        return model(source, generator=generators(pair, seed, options, data)), StyleConfig()
+    return adapted(method, pair, seed, options, data), StyleConfig()
+
+
+def segmented(collection: str, model: str, style: StyleConfig, out: str) -> str:
+    """A collection with what the model tells of the images after the style method."""
+    assert segment(SegmentConfig(collection=collection, model=model, style=style, out=out, run=RUN)) == 0
+    return out
+
+
+def certainty_of(predictions: str) -> float:
+    """1 - the mean entropy of stored probabilities."""
+    total, count = 0.0, 0
+    for image in open_collection(predictions):
+        foreground = torch.from_numpy(image.numpy()[0].astype(np.float64) / 255)
+        entropy = self_information(torch.stack([1 - foreground, foreground])[None])
+        total, count = total + float(entropy.sum()), count + foreground.numel()
+    return 1 - total / count
 
 
 def main() -> int:
@@ -146,7 +240,9 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=600, help="of the source's model")
     parser.add_argument("--adapt-steps", type=int, default=300)
-    parser.add_argument("--methods", nargs="+", default=["none", "trained on the target", *METHODS])
+    parser.add_argument("--generator-steps", type=int, default=1500, help="of CycleGAN")
+    images = ("none", "trained on the target", *STYLE_METHODS, MADE_SOURCE, MADE_TARGET)
+    parser.add_argument("--methods", nargs="+", default=[*images, *METHODS])
     options = parser.parse_args()
     options.out = options.out.absolute()
     torch.set_num_threads(1)

@@ -27,6 +27,9 @@ class CycleGanConfig(DomainsConfig):
     """Weight of leaving images of the wanted domain as they are, times the cycle weight."""
     pool_size: int = 50
     """Made images that each critic remembers; 0: none."""
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size at which the networks see images, um, such as that of the model that is to see what they make.
+    Default: the median of the training images'."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             learning_rate=2e-4,
@@ -66,6 +69,9 @@ class DritConfig(DomainsConfig):
     separate: bool = False
     """Networks for each of two domains that share two blocks (DRIT++), instead of one for all domains (MDMM)."""
     losses: DritLossConfig = field(default_factory=DritLossConfig)
+    pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
+    """Pixel size at which the networks see images, um, such as that of the model that is to see what they make.
+    Default: the median of the training images'."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             learning_rate=1e-4, schedule="linear", crop_px=216, batch_size=1, clip_norm=0.0, augment=("flip", "rotate")
@@ -99,6 +105,8 @@ class DritConfig(DomainsConfig):
 
 def _check_settings(config: CycleGanConfig | DritConfig) -> None:
     """Refuse what generators, which see no labels and are not validated, have no use for."""
+    size = config.pixel_size_um
+    require(size is None or size > 0, f"pixel_size_um must be > 0; got {size}.")
     useless = [name for name in config.train.augment if name in (*TRAINED, "empty")]
     require(not useless, f"--augment {' '.join(useless)} is for segmentation models; leave it out here.")
     for name in ("patience", "validation_fraction"):

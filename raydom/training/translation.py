@@ -51,7 +51,8 @@ class TranslationPlan(TrainingPlan):
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        left_out = DomainsConfig.__dataclass_fields__
+        usual = () if self.config.pixel_size_um else ("pixel_size_um",)
+        left_out = {*DomainsConfig.__dataclass_fields__, *usual}
         return {
             "algorithm": self.spec.kind,
             **{name: value for name, value in to_dict(self.config).items() if name not in left_out},
@@ -123,12 +124,24 @@ def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
         generator=network.config,
         channels=channels,
         domains=tuple(domain_spec(one.name, seen) for one, seen in zip(domains, records, strict=True)),
-        pixel_size_um=common_pixel_size([record for seen in records for record in seen]),
+        pixel_size_um=_pixel_size(config, [record for seen in records for record in seen]),
         total_stride=network.total_stride,
         reach_px=network.reach_px,
     )
     num_images = max(len(one.training_ids) for one in domains)
     return TranslationPlan(config, spec, tuple(domains), number_of_steps(config.train, num_images, num_workers))
+
+
+def _pixel_size(config: CycleGanConfig | DritConfig, records: Sequence[ImageRecord]) -> float | None:
+    if config.pixel_size_um is None:
+        return common_pixel_size(records)
+    unknown = sum(record.pixel_size_um is None for record in records)
+    if unknown:
+        raise ConfigError(
+            f"{unknown} of {len(records)} images do not state their pixel size, so they cannot be brought to "
+            f"--pixel-size {config.pixel_size_um:g}. Ingest them with --pixel-size, or leave it out here."
+        )
+    return config.pixel_size_um
 
 
 def chosen_domains(config: DomainsConfig) -> list[tuple[str, str, ImageFilter]]:

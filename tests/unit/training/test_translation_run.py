@@ -17,7 +17,7 @@ from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_generator_run
 from raydom.training import runner
 from raydom.training.runner import complete, train_here
-from raydom.training.translation import plan_translation
+from raydom.training.translation import domain_reader, plan_translation
 
 TRAIN = TrainConfig(steps=6, crop_px=64, batch_size=1, validate_every=3, augment=("flip",), clip_norm=0.0)
 
@@ -85,6 +85,20 @@ def test_a_run_of_cyclegan_can_be_used_and_shows_what_it_makes(pair, tmp_path, n
     assert made.dtype == np.uint16 and made.mean() > 5000 > dark.mean()
     with pytest.raises(ConfigError, match="is a run of cyclegan, not of drit"):
         load_translator(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("config", [config, cyclegan])
+def test_images_are_seen_at_the_pixel_size_that_is_asked_for(pair, make_collection, tmp_path, config):
+    fine = make_collection("fine", images(50), pixel_size_um=0.25).uri
+    plan = plan_translation(config(tmp_path / "x", source=pair["source"], target=fine, pixel_size_um=1.0))
+    assert plan.spec.pixel_size_um == plan.settings()["pixel_size_um"] == 1.0
+    reader = domain_reader(plan.spec, plan.domains[1], 1)
+    assert reader.shape("i0") == (18, 16)  # of 70 x 66 px
+    assert "pixel_size_um" not in plan_translation(config(tmp_path / "x", **pair)).settings()
+    with pytest.raises(ConfigError, match="3 of 6 images do not state their pixel size"):
+        plan_translation(config(tmp_path / "x", pixel_size_um=1.0, **pair))
+    with pytest.raises(ConfigError, match="pixel_size_um must be > 0"):
+        config(tmp_path / "x", pixel_size_um=0.0, **pair)
 
 
 def test_cyclegan_refuses_what_cannot_work(pair, make_collection, tmp_path, capsys):
