@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from raydom.config.base import require
 from raydom.config.styles import TRAINED
@@ -27,6 +28,9 @@ class TrainConfig:
     """Peak learning rate of Adam."""
     schedule: str = "cosine"
     """constant, linear (constant for half of the steps, then straight to 0) or cosine (to 0 at the last step)."""
+    phase_rates: tuple[str, ...] = field(default=(), metadata={"comma": True})
+    """Learning rates of the phases of a step as shares of it, with commas between, such as criticise=0.5: a phase is
+    what the losses that are shown are named after. Default: 1 each."""
     weight_decay: float = 1.0e-4
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
@@ -72,6 +76,13 @@ class TrainConfig:
             f"validation_fraction must be between 0 and 1; got {self.validation_fraction}.",
         )
         require(self.learning_rate > 0, f"learning_rate must be > 0; got {self.learning_rate}.")
+        for word in self.phase_rates:
+            require(
+                "=" in word and _is_rate(word.partition("=")[2]),
+                f"phase_rates are PHASE=SHARE with a share > 0, such as criticise=0.5; got {word!r}.",
+            )
+        names = [word.partition("=")[0] for word in self.phase_rates]
+        require(len(set(names)) == len(names), f"a phase is given twice in phase_rates {','.join(self.phase_rates)}.")
         unknown = set(self.augment) - set(AUGMENTATIONS)
         require(not unknown, f"unknown augmentation {sorted(unknown)}; choose from {', '.join(AUGMENTATIONS)}.")
         for name in ("small_particles_px", "large_particles_px"):
@@ -83,7 +94,19 @@ class TrainConfig:
             )
 
     @property
+    def rate_of_phase(self) -> dict[str, float]:
+        """The phase rates by name."""
+        return {name: float(share) for name, _, share in (word.partition("=") for word in self.phase_rates)}
+
+    @property
     def particles_px(self) -> tuple[float, float]:
         """Radii of the two sizes of particles."""
         small = self.small_particles_px or 3.0
         return small, self.large_particles_px or 2 * small
+
+
+def _is_rate(share: str) -> bool:
+    try:
+        return 0 < float(share) < math.inf
+    except ValueError:
+        return False

@@ -201,13 +201,15 @@ def _parquet(rows: Sequence[Mapping[str, float | int]]) -> bytes:
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """``name: old -> new`` for every plain value that differs."""
+    """``name: old -> new`` for every plain value that differs; one that is not there is like one that is empty, so that
+    runs go on that began before there was such an option."""
     if isinstance(old, dict) and isinstance(new, dict):
         prefix = f"{name}." if name else ""
         return [
             change for key in sorted({*old, *new}) for change in _differences(old.get(key), new.get(key), prefix + key)
         ]
-    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+    same = old == new or (old in (None, []) and new in (None, []))
+    return [] if same else [f"{name}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:

@@ -146,6 +146,7 @@ class Loop:
         self.learning_rate = learning_rate or (
             lambda step: scheduled(config.learning_rate, config.schedule, step, num_steps)
         )
+        self.rate_of_phase = _checked_rates(config.rate_of_phase, algorithm, num_steps)
         self.step = 0
         self.best: dict[str, Any] = {"score": None, "step": 0, "weights": {}}
         self.rows: list[dict[str, float | int]] = []
@@ -204,7 +205,7 @@ class Loop:
             norm = nn.utils.clip_grad_norm_(self.parameters[name], limit)
             self._require_finite(float(norm), f"the gradient of {name!r}", phase)
         for name in phase.trains:
-            factor = self.algorithm.learning_rate_factors.get(name, 1.0)
+            factor = self.algorithm.learning_rate_factors.get(name, 1.0) * self.rate_of_phase.get(phase.name, 1.0)
             for group in self.optimizers[name].param_groups:
                 group["lr"] = factor * self.learning_rate(self.step)
             self.optimizers[name].step()
@@ -312,6 +313,22 @@ def scheduled(peak: float, schedule: str, step: int, num_steps: int) -> float:
     if schedule == "linear":
         return peak * min(1.0, 2 * (1 - step / num_steps))
     return peak * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def _checked_rates(rates: dict[str, float], algorithm: Algorithm, num_steps: int) -> dict[str, float]:
+    """The learning rates of phases, if there are such phases in any step.
+
+    Raises:
+        ConfigError: Which lists those that there are.
+    """
+    if not rates:
+        return {}
+    # In order, each once; some come late, or seldom.
+    phases = {phase.name: None for step in range(num_steps) for phase in algorithm.phases(step, num_steps)}
+    unknown = [name for name in rates if name not in phases]
+    if unknown:
+        raise ConfigError(f"--phase-rates: there is no phase {', '.join(unknown)}; the phases are {', '.join(phases)}.")
+    return rates
 
 
 def number_of_steps(config: TrainConfig, num_images: int, num_workers: int) -> int:

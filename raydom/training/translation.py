@@ -51,8 +51,7 @@ class TranslationPlan(TrainingPlan):
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, for the run folder."""
-        usual = () if self.config.pixel_size_um else ("pixel_size_um",)
-        left_out = {*DomainsConfig.__dataclass_fields__, *usual}
+        left_out = DomainsConfig.__dataclass_fields__
         return {
             "algorithm": self.spec.kind,
             **{name: value for name, value in to_dict(self.config).items() if name not in left_out},

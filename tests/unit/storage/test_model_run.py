@@ -84,6 +84,14 @@ def test_a_folder_belongs_to_one_training(tmp_path):
     assert begin_model_run(folder, plan) == open_model_run(folder)
 
 
+def test_a_training_that_began_before_there_was_an_option_goes_on_without_it(tmp_path):
+    folder, plan = str(tmp_path), {"train": {"seed": 1}}
+    begin_model_run(folder, plan)
+    assert begin_model_run(folder, {"train": {"seed": 1, "later": None, "names": []}}) is None
+    with pytest.raises(ConfigError, match=r"differs in: train\.names: null -> \["):
+        begin_model_run(folder, {"train": {"seed": 1, "names": ["a"]}})
+
+
 def test_other_folders_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ConfigError, match="something else than a model run"):

@@ -122,6 +122,27 @@ def test_a_phase_changes_only_what_it_trains():
     assert not torch.equal(algorithm.modules["generator"][0].weight, generator)
 
 
+def test_a_phase_can_have_a_learning_rate_of_its_own():
+    def moved(**fields):
+        algorithm = Duel()
+        before = {name: value.clone() for name, value in weights(algorithm).items()}
+        run(replace(CONFIG, steps=1, schedule="constant", weight_decay=0.0, **fields), algorithm)
+        return {name: float((weights(algorithm)[name] - before[name]).abs().max()) for name in before}
+
+    usual, slow = moved(), moved(phase_rates=("criticise=0.1",))
+    # The first step of Adam is as long as the learning rate, of which the critic has a half.
+    assert usual["critic.weight"] == pytest.approx(0.025, rel=1e-3)
+    assert slow["critic.weight"] == pytest.approx(0.0025, rel=1e-3)
+    assert slow["generator.4.weight"] == usual["generator.4.weight"] == pytest.approx(0.05, rel=1e-3)
+    with pytest.raises(ConfigError, match="no phase critic, tell; the phases are generate, criticise"):
+        run(replace(CONFIG, phase_rates=("critic=2", "tell=1", "generate=1")))
+    for word in ("critic", "critic=0", "critic=fast", "critic=nan"):
+        with pytest.raises(ConfigError, match=f"PHASE=SHARE with a share > 0, such as criticise=0.5; got '{word}'"):
+            replace(CONFIG, phase_rates=(word,))
+    with pytest.raises(ConfigError, match="given twice in phase_rates a=1,a=2"):
+        replace(CONFIG, phase_rates=("a=1", "a=2"))
+
+
 def test_what_the_algorithm_froze_stays_frozen():
     algorithm = Duel()
     frozen = algorithm.modules["generator"][0].requires_grad_(False)
