@@ -275,7 +275,10 @@ def _critic_strides(crop_px: int) -> int:
     """
     strides = min(4, crop_px.bit_length() - 2)
     if strides < 1:
-        raise ConfigError(f"the critic needs crops of at least 4 px; got --crop-px {crop_px}.")
+        raise ConfigError(
+            f"the critic of label maps needs crops of at least 4 px, which its convolutions of 4 px and stride 2 bring "
+            f"down to one; got --crop-px {crop_px}."
+        )
     return strides
 
 

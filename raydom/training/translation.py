@@ -19,7 +19,7 @@ from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import fraction_statistics, pooled_statistics
 from raydom.networks.discriminators import PatchDiscriminator, check_field, patch_field_px
 from raydom.networks.disentangled import Translator
-from raydom.networks.disentangled_discriminators import check_crop
+from raydom.networks.disentangled_discriminators import check_crop, field_px
 from raydom.networks.generators import Generator
 from raydom.storage import files
 from raydom.storage.collection import open_collection
@@ -101,7 +101,8 @@ def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
     """
     config = replace(config, out=files.absolute(config.out))
     if isinstance(config, DritConfig):
-        check_crop(config.train.crop_px)
+        check_crop(config.train.crop_px, separate=config.separate)
+        _warn_of_small_crops(config.train.crop_px, field_px(separate=config.separate))
     else:
         check_field(config.train.crop_px, patch_field_px(config.critic_layers))
     num_workers = config.run.workers or 1
@@ -129,6 +130,15 @@ def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
     )
     num_images = max(len(one.training_ids) for one in domains)
     return TranslationPlan(config, spec, tuple(domains), number_of_steps(config.train, num_images, num_workers))
+
+
+def _warn_of_small_crops(crop_px: int, field: int) -> None:
+    if crop_px < field:
+        logger.warning(
+            "crops of %d px are smaller than the field of %d px of DRIT's discriminators, which then judge what is "
+            "mirrored beyond them too. Where memory and time allow, give --crop-px %d or more.",
+            crop_px, field, -(-field // 4) * 4,
+        )  # fmt: skip
 
 
 def _pixel_size(config: CycleGanConfig | DritConfig, records: Sequence[ImageRecord]) -> float | None:

@@ -5,7 +5,12 @@ from torch import nn
 from raydom.config import DisentangledConfig
 from raydom.errors import ConfigError
 from raydom.networks.disentangled import AttributeEncoder, Branches, Translator, build_generators
-from raydom.networks.disentangled_discriminators import ContentDiscriminator, build_discriminators
+from raydom.networks.disentangled_discriminators import (
+    MIN_CROP_PX,
+    ContentDiscriminator,
+    build_discriminators,
+    field_px,
+)
 from raydom.networks.normalisation import normalised_by, recorded_statistics
 
 FORMS = [
@@ -109,9 +114,25 @@ def test_the_content_discriminator_is_the_authors_at_216_px() -> None:
     assert network.layers(torch.rand(1, 16, 54, 54)).shape == (1, 3, 1, 1)
 
 
+@pytest.mark.parametrize(("config", "field"), [(FORMS[0], 127), (FORMS[1], 187)], ids=["shared", "separate"])
+def test_a_logit_is_of_a_patch_of_the_field_and_the_least_crop_is_one_pixel(config, field) -> None:
+    side, zero = 512, torch.tensor([0])
+    network = build_discriminators(config, side)["random_discriminator"].double()
+    for parameter in network.parameters():  # positive: nothing cancels
+        parameter.data.abs_().add_(0.01)
+    image = torch.rand(1, config.in_channels, side, side, dtype=torch.float64, requires_grad=True)
+    coarsest = network(image, zero)[0][-1]
+    coarsest[0, 0, coarsest.shape[2] // 2, coarsest.shape[3] // 2].backward()
+    seen = (image.grad[0, 0] != 0).nonzero()
+    assert (seen.max(dim=0).values - seen.min(dim=0).values + 1).tolist() == [field, field]
+    assert field_px(separate=config.separate) == field
+    least = build_discriminators(config, MIN_CROP_PX)["random_discriminator"]
+    assert least(torch.rand(1, config.in_channels, 64, 64), zero)[0][-1].shape == (1, 1, 1, 1)
+
+
 @pytest.mark.parametrize(("crop_px", "choice"), [(60, 64), (102, 100)])
 def test_crops_that_do_not_fit_are_refused(crop_px: int, choice: int) -> None:
-    with pytest.raises(ConfigError, match=rf"got {crop_px}. Choose {choice}"):
+    with pytest.raises(ConfigError, match=rf"field of 127 px halves it six times; got {crop_px}. Choose {choice}"):
         build_discriminators(FORMS[0], crop_px)
 
 

@@ -145,6 +145,18 @@ def test_what_cannot_be_adapted_is_refused_before_the_first_step(domains, make_c
         DannConfig(source=source, target=target, out="x", train=TrainConfig(patience=2))
 
 
+@pytest.mark.parametrize(("crop_px", "strides"), [(4, 1), (12, 2), (16, 3), (32, 4), (100, 4)])
+def test_the_critic_of_label_maps_fits_any_crop_of_4_px_or_more(domains, tmp_path, crop_px, strides):
+    source, target = domains
+    small = {**SMALL, "source": source, "target": target, "out": str(tmp_path / "run")}
+    plan = plan_adaptation(OutputAdversaryConfig(**small | {"train": replace(TRAIN, crop_px=crop_px)}))
+    critic = plan.assemble(torch.device("cpu")).algorithm.modules["critic"]
+    assert len([one for one in critic.layers if isinstance(one, torch.nn.Conv2d)]) == strides + 1
+    assert min(critic(torch.zeros(1, 2, crop_px, crop_px)).shape) >= 1
+    with pytest.raises(ConfigError, match=r"critic of label maps needs crops of at least 4 px.*got --crop-px 2"):
+        plan_adaptation(OutputAdversaryConfig(**small | {"depth": 1, "train": replace(TRAIN, crop_px=2)}))
+
+
 def test_source_images_like_the_target_are_drawn_more_often(make_collection):
     levels = (20, 60, 180, 200)
     source = make_collection("s", {f"i{n}": np.full((1, 8, 8), level, np.uint8) for n, level in enumerate(levels)})

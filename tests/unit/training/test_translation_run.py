@@ -156,12 +156,14 @@ def test_all_domains_of_a_collection_are_learnt(make_collection, tmp_path, caplo
         plan_translation(replace(chosen, target_domain="pink"))
 
 
-def test_what_cannot_work_is_refused(pair, make_collection, tmp_path, capsys):
+def test_what_cannot_work_is_refused(pair, make_collection, tmp_path, capsys, caplog):
     rgb = make_collection("rgb", images(100, channels=3)).uri
     with pytest.raises(DataError, match="source have 1 channels"):
         plan_translation(config(tmp_path / "x", source=pair["source"], target=rgb))
     with pytest.raises(ConfigError, match="crop_px must be a multiple of 4 and >= 64"):
         plan_translation(config(tmp_path / "x", train=replace(TRAIN, crop_px=48), **pair))
+    plan_translation(config(tmp_path / "x", separate=True, **pair))
+    assert "crops of 64 px are smaller than the field of 187 px" in caplog.text and "--crop-px 188" in caplog.text
     for command in (config, cyclegan):
         with pytest.raises(ConfigError, match="--augment drit is for segmentation models"):
             command(tmp_path / "x", train=replace(TRAIN, augment=("drit",)), **pair)
@@ -199,6 +201,7 @@ def test_weights_of_losses_that_there_are_not_are_refused(tmp_path):
 
 def test_all_images_train_whatever_their_group(make_collection, tmp_path, caplog):
     stack = make_collection("stack", images(50, 6), group="one").uri
-    plan = plan_translation(config(tmp_path / "x", source=stack, target=stack))
+    large = replace(TRAIN, crop_px=128)
+    plan = plan_translation(config(tmp_path / "x", source=stack, target=stack, train=large))
     assert [len(domain.training_ids) for domain in plan.domains] == [6, 6]
     assert not caplog.text
