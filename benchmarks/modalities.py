@@ -6,7 +6,8 @@ augmentations, and with half of the crops in the look of a random domain, with a
 
     RAYDOM_DATA=... uv run python benchmarks/modalities.py --out benchmarks/results --seeds 0 1 2
 
-Rows are appended to OUT/modalities.parquet; rows that are there already are skipped.
+Rows are appended to OUT/modalities.parquet; rows that are there already are skipped. With --picture, an image of each
+domain in the look of every domain is drawn into OUT/modalities/RUN.png instead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import raydom
 from raydom.cluster.commands import domains, evaluate, ingest, segment
 from raydom.cluster.train import run_training, train_supervised
 from raydom.commands import (
@@ -31,10 +33,15 @@ from raydom.commands import (
     SupervisedConfig,
 )
 from raydom.config import RunConfig, TrainConfig
+from raydom.report.pictures import grid
 from raydom.report.tables import show_table
+from raydom.storage.collection import open_collection
+from raydom.storage.model_run import open_generator_run
 from raydom.training.translation import plan_translation
+from raydom.types import Region
 
 RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=1)
+PICTURED_PX = 256
 USUAL = ("flip", "rotate", "intensity")
 
 
@@ -112,6 +119,24 @@ def rows_of(seed: int, augmented: bool, options: argparse.Namespace, data: Path)
     ]
 
 
+def picture(options: argparse.Namespace, data: Path) -> None:
+    """Rows: an image of each domain; columns: as it is, and in the mean look of every domain."""
+    collection = open_collection(collection_of("train", options.clusters, data, options.out))
+    run = generator_of(collection.uri, options)
+    names = [domain.name for domain in open_generator_run(run).spec.domains]
+    rows = []
+    for name in names:
+        image = next(image for image in collection if image.record.domain == name)
+        height, width = image.spatial_shape
+        pixels = image.numpy(Region((0, 0), (min(height, PICTURED_PX), min(width, PICTURED_PX))))
+        looks = [
+            raydom.stylize(pixels, None, "drit", channel_axis=0, generator=run, from_domain=name, to_domain=other)
+            for other in names
+        ]
+        rows.append([pixels, *looks])
+    grid(rows, names, ["original", *(f"as {name}" for name in names)], f"{run}.png")
+
+
 def main() -> int:
     """Parse the options, make the rows that are not there, show the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,9 +145,13 @@ def main() -> int:
     parser.add_argument("--clusters", type=int, default=6)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--generator-steps", type=int, default=3000)
+    parser.add_argument("--picture", action="store_true")
     options = parser.parse_args()
     options.out = options.out.absolute()
     data = Path(os.environ["RAYDOM_DATA"])
+    if options.picture:
+        picture(options, data)
+        return 0
     path = options.out / "modalities.parquet"
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     for seed in options.seeds:
