@@ -27,6 +27,9 @@ class CycleGanConfig(DomainsConfig):
     """Weight of leaving images of the wanted domain as they are, times the cycle weight."""
     pool_size: int = 50
     """Made images that each critic remembers; 0: none."""
+    model: str | None = None
+    """Segmentation model of the source. Given it, the run holds the generators by which the model is most certain of
+    the target made to look like the source, which needs no labels, instead of the last ones."""
     pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
     """Pixel size at which the networks see images, um, such as that of the model that is to see what they make.
     Default: the median of the training images'."""
@@ -69,6 +72,9 @@ class DritConfig(DomainsConfig):
     separate: bool = False
     """Networks for each of two domains that share two blocks (DRIT++), instead of one for all domains (MDMM)."""
     losses: DritLossConfig = field(default_factory=DritLossConfig)
+    model: str | None = None
+    """Segmentation model of the source. Given it, the run holds the generators by which the model is most certain of
+    the target made to look like the source, which needs no labels, instead of the last ones."""
     pixel_size_um: float | None = field(default=None, metadata={"flag": "--pixel-size"})
     """Pixel size at which the networks see images, um, such as that of the model that is to see what they make.
     Default: the median of the training images'."""
@@ -109,8 +115,12 @@ def _check_settings(config: CycleGanConfig | DritConfig) -> None:
     require(size is None or size > 0, f"pixel_size_um must be > 0; got {size}.")
     useless = [name for name in config.train.augment if name in (*TRAINED, "empty")]
     require(not useless, f"--augment {' '.join(useless)} is for segmentation models; leave it out here.")
-    for name in ("patience", "validation_fraction"):
-        require(
-            getattr(config.train, name) == getattr(TrainConfig(), name),
-            f"{name} has no effect on generators, which learn from all images and have no score. Leave it out.",
-        )
+    require(
+        config.train.validation_fraction == TrainConfig().validation_fraction,
+        "validation_fraction has no effect on generators, which learn from all images. Leave it out.",
+    )
+    require(
+        config.model is not None or config.train.patience is None,
+        "patience has no effect on generators, which have no score but that of a --model RUN: give one, or leave it "
+        "out.",
+    )

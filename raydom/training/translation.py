@@ -23,6 +23,7 @@ from raydom.networks.disentangled_discriminators import check_crop, field_px
 from raydom.networks.generators import Generator
 from raydom.storage import files
 from raydom.storage.collection import open_collection
+from raydom.storage.model_run import open_model_run
 from raydom.training import distributed
 from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import check_alike, common_pixel_size, intensity_range
@@ -31,6 +32,7 @@ from raydom.training.loop import Training, number_of_steps
 from raydom.training.plan import TrainingPlan
 from raydom.training.samples import translated
 from raydom.training.seeds import derived_seed
+from raydom.training.translated import certainty_as_source
 from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ class TranslationPlan(TrainingPlan):
     spec: GeneratorSpec
     domains: tuple[DomainImages, ...]
     num_steps: int
+    model_hash: str | None = None
+    """Content hash of the segmentation model that scores them."""
 
     @property
     def label(self) -> str:
@@ -57,6 +61,7 @@ class TranslationPlan(TrainingPlan):
             **{name: value for name, value in to_dict(self.config).items() if name not in left_out},
             **self.resources(),
             "domains": [to_dict(domain) for domain in self.domains],
+            "model": self.model_hash,
         }
 
     def assemble(self, device: torch.device) -> Training:
@@ -69,10 +74,12 @@ class TranslationPlan(TrainingPlan):
         )
         rank, world_size = distributed.rank(), distributed.world_size()
         algorithm = self._algorithm()
-        networks = algorithm.exported()
+        networks, model = algorithm.exported(), self.config.model
+        score = certainty_as_source(model, networks, self.spec, self.domains[1], device) if model else None
         return Training(
             algorithm=algorithm,
             batch_at=lambda step: sampler.batch(step, rank, world_size),
+            validate=score,
             sample=lambda: translated(networks, sampler.batch(0).domains, device),
             sample_every=self.config.sample_every,
         )
@@ -99,7 +106,7 @@ def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
         DataError: If a domain has no image to train on, or the domains differ in their channels.
         ConfigError: If the settings do not fit each other or the images.
     """
-    config = replace(config, out=files.absolute(config.out))
+    config = replace(config, out=files.absolute(config.out), model=config.model and files.absolute(config.model))
     if isinstance(config, DritConfig):
         check_crop(config.train.crop_px, separate=config.separate)
         _warn_of_small_crops(config.train.crop_px, field_px(separate=config.separate))
@@ -128,8 +135,28 @@ def plan_translation(config: CycleGanConfig | DritConfig) -> TranslationPlan:
         total_stride=network.total_stride,
         reach_px=network.reach_px,
     )
+    model_hash = None if config.model is None else _checked_model(config.model, spec)
     num_images = max(len(one.training_ids) for one in domains)
-    return TranslationPlan(config, spec, tuple(domains), number_of_steps(config.train, num_images, num_workers))
+    num_steps = number_of_steps(config.train, num_images, num_workers)
+    return TranslationPlan(config, spec, tuple(domains), num_steps, model_hash)
+
+
+def _checked_model(model: str, spec: GeneratorSpec) -> str:
+    """The content hash of the model that scores the generators.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    run = open_model_run(model)
+    told = [
+        (len(spec.domains) == 2, f"there are {len(spec.domains)} domains, and a score only between two"),
+        (len(run.spec.channels) == len(spec.channels), f"it takes {len(run.spec.channels)} channels"),
+        (run.spec.network.output == "classes", f"it tells {run.spec.network.output}, and the score is of classes"),
+    ]
+    for fits, why in told:
+        if not fits:
+            raise ConfigError(f"--model {run.uri} cannot score these generators: {why}. Give another, or leave it out.")
+    return run.content_hash
 
 
 def _warn_of_small_crops(crop_px: int, field: int) -> None:

@@ -11,12 +11,23 @@ import raydom
 from raydom.algorithms.trained import load_generators, load_trained, load_translator
 from raydom.cli import main
 from raydom.commands import CycleGanConfig, DritConfig, TargetFilter
-from raydom.config import DritLossConfig, RunConfig, TrainConfig
+from raydom.config import (
+    DomainSpec,
+    DritLossConfig,
+    GeneratorConfig,
+    GeneratorSpec,
+    ModelSpec,
+    NetworkConfig,
+    RunConfig,
+    TrainConfig,
+)
 from raydom.errors import ConfigError, DataError
+from raydom.images.intensity import image_statistics
 from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_generator_run
 from raydom.training import runner
 from raydom.training.runner import complete, train_here
+from raydom.training.translated import SeenAsSource, certainty_as_source
 from raydom.training.translation import domain_reader, plan_translation
 
 TRAIN = TrainConfig(steps=6, crop_px=64, batch_size=1, validate_every=3, augment=("flip",), clip_norm=0.0)
@@ -85,6 +96,48 @@ def test_a_run_of_cyclegan_can_be_used_and_shows_what_it_makes(pair, tmp_path, n
     assert made.dtype == np.uint16 and made.mean() > 5000 > dark.mean()
     with pytest.raises(ConfigError, match="is a run of cyclegan, not of drit"):
         load_translator(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("config", [config, cyclegan])
+def test_the_generators_are_those_a_source_model_is_most_certain_of(pair, make_model, tmp_path, config):
+    model = make_model(low=400 / 65535, high=800 / 65535)
+    train = replace(config(tmp_path, **pair).train, validate_every=2, learning_rate=0.01)
+    done = run(config(tmp_path / "run", model=model, train=train, **pair))
+    scores = done.metrics.filter(done.metrics["score"].is_valid()).select(["step", "score"]).to_pylist()
+    assert [row["step"] for row in scores] == [2, 4, 6] and len({row["score"] for row in scores}) == 3
+    best = max(scores, key=lambda row: row["score"])
+    assert (done.training["best_step"], done.training["best_score"]) == (best["step"], best["score"])
+    bright = plan_translation(config(tmp_path / "run", model=model, train=train, **pair)).domains[1]
+    load = load_generators if done.spec.kind == "cyclegan" else load_translator
+    again = certainty_as_source(model, load(done.uri)[0], done.spec, bright, torch.device("cpu"))()
+    assert again == pytest.approx(best["score"], abs=1e-6)  # the run holds those weights
+    ends_early = replace(train, steps=60, patience=1)
+    assert run(config(tmp_path / "early", model=model, train=ends_early, **pair)).metrics["step"].to_pylist()[-1] < 60
+    with pytest.raises(ConfigError, match="cannot score these generators: it takes 2 channels"):
+        plan_translation(config(tmp_path / "x", model=make_model("two", in_channels=2), **pair))
+    with pytest.raises(ConfigError, match="is a run of generators"):
+        plan_translation(config(tmp_path / "x", model=done.uri, **pair))
+
+
+def test_a_source_model_sees_what_is_made_in_the_intensities_of_the_source():
+    statistics = image_statistics(np.zeros((1, 2, 2), np.uint8))
+    domains = tuple(
+        DomainSpec(name=name, low=low, high=high, dtype="uint8", statistics=statistics)
+        for name, low, high in (("source", 0.1, 0.3), ("target", 0.0, 0.8))
+    )
+    model = ModelSpec(
+        network=NetworkConfig(), channels=("c",), low=0.2, high=0.6, pixel_size_um=None, total_stride=1,
+        receptive_field_px=1,
+    )  # fmt: skip
+    spec = GeneratorSpec(
+        kind="cyclegan", generator=GeneratorConfig(), channels=("c",), domains=domains, pixel_size_um=None,
+        total_stride=4, reach_px=0,
+    )  # fmt: skip
+    identity = torch.nn.ModuleDict({"target_to_source": torch.nn.Identity()})
+    seen = SeenAsSource(lambda images: images, model, identity, spec)(torch.tensor([[[[0.0, 0.5, 1.0]]]]))
+    # Fractions 0.2, 0.4 and 0.6 are a quarter, a half and three quarters of the target's range, and of the source's
+    # 0.15, 0.2 and 0.25.
+    torch.testing.assert_close(seen, torch.tensor([[[[-0.125, 0.0, 0.125]]]]))
 
 
 @pytest.mark.parametrize("config", [config, cyclegan])
@@ -180,7 +233,7 @@ def test_settings_of_segmentation_models_are_refused(tmp_path, config):
     for fields, told in (
         ({"augment": ("flip", "drit")}, "--augment drit is for segmentation"),
         ({"augment": ("empty",)}, "--augment empty is for segmentation"),
-        ({"patience": 3}, "patience has no effect on generators"),
+        ({"patience": 3}, "patience has no effect on generators, which have no score but that of a --model RUN"),
         ({"validation_fraction": 0.5}, "validation_fraction has no effect on generators"),
     ):
         with pytest.raises(ConfigError, match=told):
