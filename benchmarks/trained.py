@@ -24,7 +24,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ METHODS: dict[str, Make] = {
     "one target label, output adversary": made(OutputAdversaryConfig, labelled_target=1),
     "one target label, mean teacher": made(MeanTeacherConfig, labelled_target=1),
 }
+CEILING = "trained on the target"
 STYLE_METHODS = ("histogram", "nst")
 MADE_SOURCE, MADE_TARGET = "cyclegan, target to source", "cyclegan, source to target"
 
@@ -204,7 +205,7 @@ def model_and_style(
     model = functools.partial(supervised, seed=seed, steps=options.steps, data=data, out=options.out)
     if method == "none":
         return model(source), StyleConfig()
-    if method == "trained on the target":
+    if method == CEILING:
         return model(target), StyleConfig()
     if method in STYLE_METHODS:
         return model(source), StyleConfig(method=method, style=str(data / DOMAINS[source].styles[0]))
@@ -232,6 +233,54 @@ def certainty_of(predictions: str) -> float:
     return 1 - total / count
 
 
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """F1 of each pair and method over the seeds, and the share of the gap to the target's own model that it closes."""
+    told = []
+    for pair, method in dict.fromkeys((row["pair"], row["method"]) for row in rows):
+        mine = {row["seed"]: row["f1"] for row in rows if (row["pair"], row["method"]) == (pair, method)}
+        none, own = (
+            {row["seed"]: row["f1"] for row in rows if (row["pair"], row["method"]) == (pair, other)}
+            for other in ("none", CEILING)
+        )
+        shared = [seed for seed in mine if seed in none and seed in own]
+        gained, gap = (sum(f1[seed] - none[seed] for seed in shared) for f1 in (mine, own))
+        told.append(
+            {
+                "pair": pair,
+                "method": method,
+                "seeds": len(mine),
+                "f1": float(np.mean(list(mine.values()))),
+                "deviation": float(np.std(list(mine.values()))),
+                "gap_closed": gained / gap if shared else None,
+            }
+        )
+    return told
+
+
+def choices(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Which method each score would have chosen that needs no target label, and what that costs against the best."""
+    told = []
+    for pair, seed in dict.fromkeys((row["pair"], row["seed"]) for row in rows):
+        here = [row for row in rows if (row["pair"], row["seed"]) == (pair, seed)]
+        here = [row for row in here if row["method"] != CEILING and "target label" not in row["method"]]
+        best = max(here, key=lambda row: row["f1"])
+        for score in ("certainty", "source_f1"):
+            chosen = max(here, key=lambda row: row[score])
+            told.append(
+                {
+                    "pair": pair,
+                    "seed": seed,
+                    "score": score,
+                    "chosen": chosen["method"],
+                    "f1": chosen["f1"],
+                    "best": best["method"],
+                    "regret": best["f1"] - chosen["f1"],
+                    "of": len(here),
+                }
+            )
+    return told
+
+
 def main() -> int:
     """Parse the options, make the rows that are not there, show the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,7 +290,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600, help="of the source's model")
     parser.add_argument("--adapt-steps", type=int, default=300)
     parser.add_argument("--generator-steps", type=int, default=1500, help="of CycleGAN")
-    images = ("none", "trained on the target", *STYLE_METHODS, MADE_SOURCE, MADE_TARGET)
+    images = ("none", CEILING, *STYLE_METHODS, MADE_SOURCE, MADE_TARGET)
     parser.add_argument("--methods", nargs="+", default=[*images, *METHODS])
     options = parser.parse_args()
     options.out = options.out.absolute()
@@ -261,6 +310,8 @@ def main() -> int:
                 pq.write_table(pa.Table.from_pylist(rows), path)
                 print(rows[-1], flush=True)
     show_table(pa.Table.from_pylist(rows), digits=3)
+    show_table(pa.Table.from_pylist(summary(rows)), title="means and deviations over the seeds", digits=3)
+    show_table(pa.Table.from_pylist(choices(rows)), title="chosen without a target label", digits=3)
     return 0
 
 
