@@ -25,6 +25,7 @@ from raydom.images.intensity import fraction_statistics
 from raydom.images.overlaps import count_overlaps
 from raydom.search.combined import Reference
 from raydom.search.seen import Seen, look, sample_pixels
+from raydom.search.visibility import Visibility
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.storage.model_run import open_model_run
@@ -37,7 +38,7 @@ from raydom.types import ImageRecord, ImageStatistics, Region
 
 logger = logging.getLogger(__name__)
 
-SOURCE_CROPS = 24
+SOURCE_CROPS = 16
 """Crops of the source that say how the segmenter behaves where it is right."""
 SAMPLES = 256
 """Pixels of each crop whose features are compared."""
@@ -176,7 +177,9 @@ class Bench:
         of_source = _cut(source, plan.source_ids, SOURCE_CROPS, plan, self.spec, None, plan.source_mask, 0)
         self.content = self._inputs([*self._sample, *self._probe])
         self._kind = None if plan.label is None else _kind_of(self.spec, [*self._sample, *self._probe], plan.label)
-        self._valid = self._of(self._sample, "valid")
+        self.valid = self._of(self._sample, "valid")
+        unchanged = self.content.pixels[: len(self._sample)].cpu().numpy()
+        self._visibility = Visibility(unchanged, self.valid.numpy())
         self._places = sample_pixels(self._of([*self._sample, *self._probe], "valid"), SAMPLES, self._generator(0))
         pixels, valid = self._inputs(of_source).pixels, self._of(of_source, "valid")
         places = sample_pixels(valid, SAMPLES, self._generator(1))
@@ -211,7 +214,7 @@ class Bench:
         n = len(self._sample)
         contents = self._contents(styled[:n])
         found: dict[str, float | None] = dict(
-            self._reference.scores(told.first(n), self.content.pixels[:n].cpu().numpy(), self._valid, contents)
+            self._reference.scores(told.first(n), self._visibility, self.valid, contents)
         )
         for prefix, crops, part in (("true", self._sample, slice(0, n)), ("probe", self._probe, slice(n, None))):
             if self._kind is not None and crops and all(crop.labelled for crop in crops):

@@ -19,10 +19,11 @@ from raydom.search.label_free import (
     mmd,
     neighbourhood_density,
 )
-from raydom.search.morphology import NAMES, alignment, morphology
+from raydom.search.morphology import NAMES, morphology
 from raydom.search.seen import Seen
+from raydom.search.visibility import Visibility
 
-BEHAVIOUR = ("certainty", "agreement", "alignment", "sureness")
+BEHAVIOUR = ("certainty", "agreement", "sureness")
 DESCRIPTORS = (*BEHAVIOUR, *NAMES)
 LEAST_SPREAD = dict.fromkeys(DESCRIPTORS, 0.05) | dict.fromkeys(BEHAVIOUR, 0.01)
 """Differences below this are never many times the source's spread."""
@@ -31,14 +32,11 @@ COMPARED = 1024
 CONTENT_THRESHOLD = 0.4
 
 
-def descriptors(
-    seen: Seen, content: Float32[np.ndarray, "n c h w"], valid: Bool[Tensor, "n h w"], threshold: float
-) -> Float[np.ndarray, "n descriptors"]:
+def descriptors(seen: Seen, valid: Bool[Tensor, "n h w"], threshold: float) -> Float[np.ndarray, "n descriptors"]:
     """Of each crop, in the order of ``DESCRIPTORS``.
 
     Args:
         seen: What the segmenter tells.
-        content: The crops before they were stylised.
         valid: Their pixels that count.
         threshold: Foreground probability from which a pixel is labelled.
     """
@@ -51,8 +49,7 @@ def descriptors(
     maps = foreground.float().cpu().numpy()
     rows = []
     for i, (told, counted) in enumerate(zip(maps, valid.cpu().numpy(), strict=True)):
-        seen_in_content = alignment(content[i], told, counted)
-        own = [float(sure[i]), float(agreed[i]), seen_in_content, float(sureness[i])]
+        own = [float(sure[i]), float(agreed[i]), float(sureness[i])]
         rows.append(np.concatenate([own, morphology(told >= threshold, counted)]))
     return np.stack(rows)
 
@@ -71,7 +68,7 @@ class Reference:
         self, seen: Seen, pixels: Float32[np.ndarray, "n c h w"], valid: Bool[Tensor, "n h w"], threshold: float
     ) -> None:
         self.threshold = threshold
-        found = descriptors(seen, pixels, valid, threshold)
+        found = descriptors(seen, valid, threshold)
         self.mean = found.mean(axis=0)
         least = np.array([LEAST_SPREAD[name] for name in DESCRIPTORS])
         self.spread = np.maximum(found.std(axis=0), least)
@@ -80,24 +77,32 @@ class Reference:
         self.features = self._standard(features)
         self.foreground = 1 - seen.sampled.flatten(0, 1)[:, 0] >= threshold
         self.bandwidth = median_bandwidth(_some(self.features))
-        self.own = self.scores(seen, pixels, valid, [1.0] * len(pixels))
+        self.separation = frechet(self.features[self.foreground], self.features[~self.foreground])
+        self.confidence = _quantiles(seen, valid)
+        seen_here = Visibility(pixels, valid.numpy())
+        self.visibility = seen_here(_foreground(seen))
+        self.own = self.scores(seen, seen_here, valid, [1.0] * len(pixels))
 
     def scores(
         self,
         seen: Seen,
-        content: Float32[np.ndarray, "n c h w"],
+        visibility: Visibility,
         valid: Bool[Tensor, "n h w"],
         contents: Sequence[float],
     ) -> dict[str, float]:
         """The label-free scores of n crops: see ``Bench.scores``."""
-        found = descriptors(seen, content, valid, self.threshold).mean(axis=0)
+        found = descriptors(seen, valid, self.threshold).mean(axis=0)
+        visible = visibility(_foreground(seen))
         distance = dict(zip(DESCRIPTORS, np.abs(found - self.mean) / self.spread, strict=True))
         features, sampled = self._standard(seen.features.flatten(0, 1)), seen.sampled.flatten(0, 1)
         foreground = 1 - sampled[:, 0] >= self.threshold
         scores = {
             "certainty": float(found[0]),
             "agreement": float(found[1]),
-            "alignment": float(found[2]),
+            "visibility": visible,
+            "like_visibility": -abs(visible - self.visibility) / max(self.visibility, 0.05),
+            "like_confidence": -float(np.abs(_quantiles(seen, valid) - self.confidence).mean()),
+            "raw_separation": self.separation,
             "im": information_maximisation(sampled),
             "snd": neighbourhood_density(_some(sampled)),
             "snd_features": neighbourhood_density(_some(features)),
@@ -126,6 +131,15 @@ class Reference:
         if len(ours) < 32:
             ours = self.features[self.foreground != which]
         return frechet(ours, theirs) if min(len(ours), len(theirs)) >= 2 else 0.0
+
+
+def _foreground(seen: Seen) -> Float32[np.ndarray, "n h w"]:
+    return np.asarray(seen.foreground.float().cpu().numpy())
+
+
+def _quantiles(seen: Seen, valid: Bool[Tensor, "n h w"]) -> Float[np.ndarray, "101"]:
+    """Of the foreground's probability: their mean distance is Wasserstein's."""
+    return np.quantile(_foreground(seen)[valid.cpu().numpy()], np.linspace(0, 1, 101))
 
 
 def _mean_distance(distances: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from raydom.images.instances import components
@@ -16,7 +16,6 @@ SPECK_PX = 12
 """What hangs together in fewer pixels is a speck, not an object."""
 SIGMAS_PX = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Scales at which the mask's variance is taken."""
-WINDOW_PX = 32
 NAMES = (
     "share", "density", "specks", "size", "solidity", "elongation", "border", "thickness", "spacing", "euler",
     *(f"scale_{sigma:g}" for sigma in SIGMAS_PX),
@@ -74,37 +73,6 @@ def morphology(mask: Bool[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"]) ->
             *_scales(mask, valid),
         ]
     )
-
-
-def alignment(
-    content: Float32[np.ndarray, "c h w"], foreground: Float32[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"]
-) -> float:
-    """How much of what is segmented can be seen in the image as it was: 0 to 1.
-
-    In windows of ``WINDOW_PX``, the share of the variance of the foreground's probability that is a linear function of
-    the channels there, weighted by its deviation. What is made up by the style, and so is not in the content, counts
-    against the result; without any foreground it is 0.
-    """
-    size = WINDOW_PX
-    height, width = (side // size * size for side in foreground.shape)
-
-    def windows(maps: np.ndarray) -> np.ndarray:
-        cut = maps[:, :height, :width].reshape(len(maps), height // size, size, width // size, size)
-        flat = cut.transpose(1, 3, 0, 2, 4).reshape(-1, len(maps), size * size).astype(np.float64)
-        return np.asarray(flat - flat.mean(axis=2, keepdims=True))
-
-    channels, told = windows(content), windows(foreground[None])
-    whole = valid[:height, :width].reshape(height // size, size, width // size, size).all(axis=(1, 3)).ravel()
-    channels, told = channels[whole], told[whole]
-    covariance = channels @ channels.transpose(0, 2, 1) / size**2
-    cross = channels @ told.transpose(0, 2, 1) / size**2
-    ridge = 1e-6 * np.eye(channels.shape[1])
-    explained = (cross.transpose(0, 2, 1) @ np.linalg.solve(covariance + ridge, cross))[:, 0, 0]
-    variance = (told**2).mean(axis=2)[:, 0]
-    floor = 1e-4
-    weight = np.sqrt(variance)
-    ratio = np.clip(explained, 0, variance) / (variance + floor)
-    return float((ratio * weight).sum() / (weight.sum() + floor))
 
 
 def _flat(mask: np.ndarray) -> tuple[int, int]:
