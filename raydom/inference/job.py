@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK_VERSION = 1
 """Raised when the pixels that a block writes change for a reason that no other version number tells."""
-
-
+OBJECT_HALO_PX = 64
+"""How far beyond a block objects are looked for by watershed."""
 SAME_SIZE = 0.01
 """Pixel sizes that differ by no more than this share count as equal."""
 
@@ -98,6 +98,12 @@ class BlockJob:
         is done at once."""
         size = self.blocks.block_size if block_size is None else block_size
         return min(size, self.instances.cell_px) if spec is not None and spec.network.output == "objects" else size
+
+    def object_halo_px(self, spec: ModelSpec) -> int:
+        """How far beyond their own pixels cells look for objects, px."""
+        if self.instances.halo_px is not None:
+            return self.instances.halo_px
+        return spec.receptive_field_px if spec.network.output == "objects" else OBJECT_HALO_PX
 
     def chosen_images(self) -> Collection:
         """The images of the collection that this job is for."""

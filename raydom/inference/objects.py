@@ -67,7 +67,7 @@ class ObjectStages:
     def __init__(self, job: BlockJob, spec: ModelSpec) -> None:
         self.job, self.spec = job, spec
         self.threshold = job.threshold if job.threshold is not None else spec.threshold
-        self.cell_px = job.cell_px(spec)
+        self.cell_px, self.halo_px = job.cell_px(spec), job.object_halo_px(spec)
         self._seen = functools.lru_cache(maxsize=KEPT_VIEWS)(self._read_view)
 
     # ------------------------------------------------------------------------------------------------ the processor
@@ -173,14 +173,14 @@ class ObjectStages:
 
     def region(self, image: Image, cell: Block) -> Region:
         """Where a cell looks for objects."""
-        return cell.write.grown(self.job.instances.halo_px).clipped(Region.whole(image.spatial_shape))
+        return cell.write.grown(self.halo_px).clipped(Region.whole(image.spatial_shape))
 
     def _later(self, image: Image, cell: Block) -> list[tuple[int, Block]]:
         """The cells after this one that see some of what it sees, and their places among the image's cells."""
         seen = self.region(image, cell)
         size, shape = self.cell_px, image.spatial_shape
         whole, num_columns = Region.whole(shape), -(-shape[1] // size)
-        reach = 1 + (2 * self.job.instances.halo_px - 1) // size
+        reach = 1 + (2 * self.halo_px - 1) // size
         row, column = (start // size for start in cell.write.start)
         found = []
         for y, x in itertools.product(range(row, row + reach + 1), range(max(0, column - reach), column + reach + 1)):
