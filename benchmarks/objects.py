@@ -71,7 +71,11 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
             encoder="resnet18" if network == "maskrcnn" else "resnet34",
             base_channels=16,
             maskrcnn=FEW if network == "maskrcnn" else MaskRCNNConfig(),
-            train=TrainConfig(steps=steps, **TRAIN | ({"learning_rate": 1e-3} if network == "maskrcnn" else {})),
+            train=TrainConfig(
+                steps=steps,
+                precision="bfloat16" if network == "maskrcnn" else "float32",
+                **TRAIN | ({"learning_rate": 3e-4} if network == "maskrcnn" else {}),
+            ),
             run=TRAIN_RUN,
         )
     )
