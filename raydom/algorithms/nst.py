@@ -13,7 +13,7 @@ slopes of every step are recorded once, on windows that stand for the image, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -268,6 +268,31 @@ def transfer(
     Raises:
         DataError: If the result is not finite.
     """
+    *_, (_, image) = progress(content, start, targets, config, (), on_step)
+    return image
+
+
+def progress(
+    content: Float[Tensor, "n c h w"],
+    start: Float[Tensor, "n c h w"],
+    targets: StyleTargets,
+    config: NstSettings,
+    pauses: Sequence[int],
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Iterator[tuple[int, Float[Tensor, "n c h w"]]]:
+    """``transfer``, and with Adam what it would give with fewer steps: the number of steps, and the images.
+
+    Args:
+        content: As for ``transfer``, and so are the others.
+        start: Where to begin.
+        targets: Of the style.
+        config: ``steps`` come last.
+        pauses: After how many steps the images are wanted, beside the last.
+        on_step: Called before each step.
+
+    Raises:
+        DataError: If the images are not finite.
+    """
     content_features = content_targets(content, targets)
     with torch.no_grad():
         first = losses(start, content_features, targets)
@@ -287,12 +312,14 @@ def transfer(
     else:
         result, adam = _adam(start, config)
         unit = None
-        for _ in range(config.steps):
+        for step in range(config.steps):
+            if step > 0 and step in pauses:
+                yield step, _check_finite(result, config).clone()
             (gradient,) = torch.autograd.grad(scaled(result).sum(), result)
             unit = _unit(gradient, (2, 3)) if unit is None else unit
             result.grad = gradient / unit
             adam.step()
-    return _check_finite(result, config)
+    yield config.steps, _check_finite(result, config)
 
 
 def coarse_start(

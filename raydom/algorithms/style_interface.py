@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -106,6 +106,19 @@ class Learning(Protocol):
 
     def adapt(self, part: StyleInput, learned: Mapping[str, np.ndarray]) -> Tensor:
         """Parts of the image, in the style's fractions."""
+        ...
+
+
+@runtime_checkable
+class Progressing(Protocol):
+    """A prepared method that goes on step by step, and tells what it would give with fewer steps."""
+
+    def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor: ...
+
+    def progress(
+        self, content: StyleInput, generator: torch.Generator, pauses: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Steps done, and the images then: after each of these numbers of steps that it passes, and at the end."""
         ...
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -208,10 +208,17 @@ class _Nst(_Optimising):
         self.refine_steps = self.settings.refine_steps
 
     def __call__(self, content: StyleInput, generator: torch.Generator) -> Tensor:
+        *_, (_, images) = self.progress(content, generator, ())
+        return images
+
+    def progress(
+        self, content: StyleInput, generator: torch.Generator, pauses: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor]]:
         stretched, start = self.stretched(content, generator)
         if self.coarse is not None:
             start = nst.coarse_start(stretched, start, self.coarse, self.settings)
-        return self.legal(nst.transfer(stretched, start, self.targets, self.settings))
+        for steps, images in nst.progress(stretched, start, self.targets, self.settings, pauses):
+            yield steps, self.legal(images)
 
     def survey(self, windows: StyleInput, generator: torch.Generator) -> dict[str, np.ndarray]:
         return nst.survey(*self.stretched(windows, generator), self.targets, self.settings).to_arrays()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import time
@@ -92,6 +93,32 @@ def train(
         DivergedError: When a loss or a gradient is not finite, before it reaches the weights, on all processes.
         DataError: If the checkpoint is of another training.
     """
+    for report, state in progress(training, config, num_steps, device=device, checkpoint=checkpoint):
+        watch(report)
+        wanted = training.sample_every is not None and report.step % training.sample_every == 0
+        if wanted and training.sample is not None and distributed.rank() == 0:
+            show(report.step, training.sample())
+        if state is not None:
+            save(report, state())
+
+
+def progress(
+    training: Training,
+    config: TrainConfig,
+    num_steps: int,
+    *,
+    device: torch.device,
+    checkpoint: bytes | None = None,
+) -> Generator[tuple[Report, Callable[[], bytes | None] | None], None, None]:
+    """``train`` step by step: after each a report and, where there is a checkpoint, what gives its state.
+
+    Args:
+        training: As for ``train``, and so are the others.
+        config: Settings of the loop.
+        num_steps: Steps in all.
+        device: Where the modules and batches are put.
+        checkpoint: To begin with.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         loop = Loop(training.algorithm, config, num_steps, device, keep_last=training.keep_last)
@@ -99,24 +126,17 @@ def train(
             loop.load_state(checkpoint)
         if loop.has_stalled:  # the last checkpoint of a training that ended early
             return
-        batches = prefetched(training.batch_at, loop.step, num_steps)
-        for batch in batches:
-            losses = loop.advance(batch)
-            score = None
-            at_checkpoint = loop.step % config.validate_every == 0 or loop.step == num_steps
-            if at_checkpoint:
-                distributed.average_buffers(training.algorithm.modules.values())
-                score = training.validate() if training.validate is not None else None
-            report = loop.record(losses, score, at_checkpoint)
-            watch(report)
-            wanted = training.sample_every is not None and loop.step % training.sample_every == 0
-            if wanted and training.sample is not None and distributed.rank() == 0:
-                show(loop.step, training.sample())
-            if at_checkpoint:
-                save(report, loop.state())
-            if loop.has_stalled:
-                batches.close()
-                break
+        with contextlib.closing(prefetched(training.batch_at, loop.step, num_steps)) as batches:
+            for batch in batches:
+                losses = loop.advance(batch)
+                score = None
+                at_checkpoint = loop.step % config.validate_every == 0 or loop.step == num_steps
+                if at_checkpoint:
+                    distributed.average_buffers(training.algorithm.modules.values())
+                    score = training.validate() if training.validate is not None else None
+                yield loop.record(losses, score, at_checkpoint), loop.state if at_checkpoint else None
+                if loop.has_stalled:
+                    break
 
 
 class Loop:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -90,10 +91,7 @@ def execute_loop(
     watch: Callable[[Report], None],
 ) -> None:
     """The loop of one process, with as many threads as it has CPUs (their number changes the last bits of a sum)."""
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(plan.run.cpus_per_worker)))
-    keep_freed_memory()
-    try:
+    with as_worker(plan):
         training = plan.assemble(device)
         train(
             training,
@@ -105,6 +103,16 @@ def execute_loop(
             watch=watch,
             show=lambda step, png: files.write_bytes_atomic(files.join(plan.out, SAMPLES, f"step-{step:08d}.png"), png),
         )
+
+
+@contextmanager
+def as_worker(plan: TrainingPlan) -> Iterator[None]:
+    """Within it torch has as many threads as a worker of the plan has CPUs."""
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(plan.run.cpus_per_worker)))
+    keep_freed_memory()
+    try:
+        yield
     finally:
         torch.set_num_threads(threads_before)
 
