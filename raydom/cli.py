@@ -69,6 +69,15 @@ COMMANDS: dict[str, Command] = {
     "train drit": Command(
         commands.DritConfig, "raydom.cluster.commands:train_translation", "learn to translate between domains"
     ),
+    "tune style": Command(
+        commands.TuneStyleConfig, "raydom.cluster.commands:tune_style", "search the style that brings a model back"
+    ),
+    **{
+        f"tune train {name}": Command(
+            config, "raydom.cluster.commands:tune_training", f"search the settings of raydom train {name}"
+        )
+        for name, config in commands.TUNED.items()
+    },
     "stylize": Command(
         commands.StylizeConfig, "raydom.cluster.commands:stylize", "make images look like a style image"
     ),
@@ -83,7 +92,8 @@ COMMANDS: dict[str, Command] = {
 
 INLINE = (
     "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
-    "ImageFilter", "PredictionConfig", "CellConfig",
+    "ImageFilter", "PredictionConfig", "CellConfig", "SearchConfig",
+    *(typing.get_type_hints(config)["training"].__name__ for config in commands.TUNED.values()),
 )  # fmt: skip
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
 
@@ -96,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
-    for words in (2, 1):
+    for words in (3, 2, 1):
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return run_command(name, arguments[words:])

@@ -17,7 +17,10 @@ from raydom import commands
 from raydom.storage import files
 
 if TYPE_CHECKING:
+    from raydom.config import TrainRunConfig
     from raydom.inference.runner import JobReport
+    from raydom.search.problem import Problem
+    from raydom.search.trials import Outcome
 
 FAILURES_SHOWN = 20
 RATES_SHOWN = 25
@@ -226,6 +229,42 @@ def segment(config: commands.SegmentConfig) -> int:
         images=config.images,
     )
     return tell(run_block_jobs([job], config.run))
+
+
+def tune_style(config: commands.TuneStyleConfig) -> int:
+    """Search the style that brings a model back."""
+    from raydom.search.styles import plan_style_search
+
+    return _search(plan_style_search(config), config.run)
+
+
+def tune_training(config: commands.SearchedTraining) -> int:
+    """Search the settings of a training."""
+    from raydom.search.trainings import plan_training_search
+
+    return _search(plan_training_search(config), config.training.run)
+
+
+def _search(problem: Problem, run: TrainRunConfig) -> int:
+    """Make the trials of a search, tell and draw what came out; 1 if none could be scored."""
+    from raydom.inference.progress import ProgressReport
+    from raydom.report.search import show_search
+    from raydom.search.results import conclude
+    from raydom.search.serial import search_here
+
+    with ProgressReport("tune", problem.most_trials, "trials", run.quiet) as progress:
+
+        def watch(outcome: Outcome) -> None:
+            if outcome.ended:
+                progress.update(1, failed=int(outcome.error is not None))
+
+        if run.serial:
+            search_here(problem, watch)
+        else:
+            from raydom.cluster.search import search_on_ray
+
+            search_on_ray(problem, run, watch)
+    return show_search(problem, conclude(problem))
 
 
 def evaluate(config: commands.EvaluateConfig) -> int:

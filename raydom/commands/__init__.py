@@ -14,11 +14,13 @@ from raydom.commands.adaptation import (
 from raydom.commands.blocks import CompareConfig, DemoConfig, EvaluateConfig, SegmentConfig, StylizeConfig
 from raydom.commands.collections import FindDomainsConfig, InfoConfig, IngestConfig, PackConfig, SynthesizeConfig
 from raydom.commands.domains import DomainsConfig, TargetFilter
+from raydom.commands.search import TUNED, SearchedTraining, TuneStyleConfig
 from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
 from raydom.commands.translation import CycleGanConfig, DritConfig
 
 __all__ = [
     "BALANCED",
+    "TUNED",
     "AdaptationConfig",
     "CompareConfig",
     "CycleGanConfig",
@@ -36,9 +38,11 @@ __all__ = [
     "NetworkOptions",
     "OutputAdversaryConfig",
     "PackConfig",
+    "SearchedTraining",
     "SegmentConfig",
     "StylizeConfig",
     "SupervisedConfig",
     "SynthesizeConfig",
     "TargetFilter",
+    "TuneStyleConfig",
 ]

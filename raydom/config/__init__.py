@@ -13,6 +13,7 @@ from raydom.config.images import Condition, ImageFilter
 from raydom.config.instances import InstanceConfig
 from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, NetworkConfig
 from raydom.config.prediction import PredictionConfig
+from raydom.config.search import SCHEDULERS, SEARCHERS, SearchConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
     DIRECTIONS,
@@ -42,6 +43,8 @@ __all__ = [
     "NETWORKS",
     "NST_PRESETS",
     "OUTPUTS",
+    "SCHEDULERS",
+    "SEARCHERS",
     "TRAINED",
     "AnalogyConfig",
     "BlockConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "NstSettings",
     "PredictionConfig",
     "RunConfig",
+    "SearchConfig",
     "StrotssConfig",
     "StyleConfig",
     "StyleOptions",
