@@ -23,8 +23,8 @@ from raydom.images.content import content_score
 from raydom.images.instances import instances
 from raydom.images.intensity import fraction_statistics
 from raydom.images.overlaps import count_overlaps
-from raydom.search.combined import Reference
-from raydom.search.seen import Seen, look, sample_pixels
+from raydom.search.combined import Crops, Features, Reference
+from raydom.search.seen import VIEWS, Seen, look, sample_pixels
 from raydom.search.visibility import Visibility
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
@@ -177,14 +177,12 @@ class Bench:
         of_source = _cut(source, plan.source_ids, SOURCE_CROPS, plan, self.spec, None, plan.source_mask, 0)
         self.content = self._inputs([*self._sample, *self._probe])
         self._kind = None if plan.label is None else _kind_of(self.spec, [*self._sample, *self._probe], plan.label)
-        self.valid = self._of(self._sample, "valid")
-        unchanged = self.content.pixels[: len(self._sample)].cpu().numpy()
-        self._visibility = Visibility(unchanged, self.valid.numpy())
-        self._places = sample_pixels(self._of([*self._sample, *self._probe], "valid"), SAMPLES, self._generator(0))
-        pixels, valid = self._inputs(of_source).pixels, self._of(of_source, "valid")
-        places = sample_pixels(valid, SAMPLES, self._generator(1))
-        told = look(self.network, self.spec, pixels.to(self.device), places)
-        self._reference = Reference(told, pixels.cpu().numpy(), valid, self.spec.threshold)
+        self._crops = _asked(self._sample)
+        self._places = sample_pixels(_valid([*self._sample, *self._probe]), SAMPLES, self._generator(0))
+        self._source = self._inputs(of_source).pixels
+        self._source_places = sample_pixels(_valid(of_source), SAMPLES, self._generator(1))
+        told = look(self.network, self.spec, self._source, self._source_places)
+        self._reference = Reference(told, _asked(of_source), self.spec.threshold)
         self.reference: dict[str, float] = self._reference.own
         """The scores of the source's own crops."""
 
@@ -193,7 +191,8 @@ class Bench:
 
         Args:
             styled: What was made of ``content.pixels``, fractions too.
-            network: Another segmenter with the spec of the model, in place of the source's.
+            network: Another segmenter with the spec of the model, in place of the source's. Its features are compared
+                with its own at the source, its behaviour with that of the source's segmenter.
 
         Returns:
             The label-free scores of the sample: see ``search.combined``. ``content``, the lowest content score of a
@@ -210,12 +209,14 @@ class Bench:
             )
         if not bool(torch.isfinite(styled).all()):
             raise DataError("the stylised crops are not finite.")
+        features = None
+        if network is not None and network is not self.network:
+            alone = look(network, self.spec, self._source, self._source_places, views=VIEWS[:1])
+            features = Features(alone, self.spec.threshold)
         told = look(network or self.network, self.spec, styled.to(self.device), self._places)
         n = len(self._sample)
         contents = self._contents(styled[:n])
-        found: dict[str, float | None] = dict(
-            self._reference.scores(told.first(n), self._visibility, self.valid, contents)
-        )
+        found: dict[str, float | None] = dict(self._reference.scores(told.first(n), self._crops, contents, features))
         for prefix, crops, part in (("true", self._sample, slice(0, n)), ("probe", self._probe, slice(n, None))):
             if self._kind is not None and crops and all(crop.labelled for crop in crops):
                 found |= {f"{prefix}_{name}": value for name, value in self._truth(told, crops, part).items()}
@@ -241,9 +242,6 @@ class Bench:
     def _inputs(self, crops: Sequence[_Crop]) -> StyleInput:
         pixels = torch.from_numpy(np.stack([crop.sample.image for crop in crops]))
         return StyleInput(pixels.to(self.device), tuple(crop.statistics for crop in crops))
-
-    def _of(self, crops: Sequence[_Crop], layer: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(crop.sample, layer) for crop in crops]))
 
     def _generator(self, stream: int) -> torch.Generator:
         return torch.Generator().manual_seed(2 * self.plan.seed + stream)
@@ -304,6 +302,15 @@ def _cut(
             )
         crops.append(_Crop(best, fraction_statistics(record.statistics, np.dtype(record.dtype)), record, labelled))
     return crops
+
+
+def _valid(crops: Sequence[_Crop]) -> Tensor:
+    return torch.from_numpy(np.stack([crop.sample.valid for crop in crops]))
+
+
+def _asked(crops: Sequence[_Crop]) -> Crops:
+    valid = _valid(crops)
+    return Crops(valid, Visibility(np.stack([crop.sample.image for crop in crops]), valid.numpy()))
 
 
 def _labels(logits: Tensor, spec: ModelSpec) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,11 +26,14 @@ from raydom.search.visibility import Visibility
 
 BEHAVIOUR = ("certainty", "agreement", "sureness")
 DESCRIPTORS = (*BEHAVIOUR, *NAMES)
-LEAST_SPREAD = dict.fromkeys(DESCRIPTORS, 0.05) | dict.fromkeys(BEHAVIOUR, 0.01)
-"""Differences below this are never many times the source's spread."""
+LEAST_SPREAD = np.array([0.01] * len(BEHAVIOUR) + [0.05] * len(NAMES))
+"""The source's crops count as differing at least by so much."""
 COMPARED = 1024
 """Points whose pairs are compared."""
+LEAST_POINTS = 32
+"""A class that fewer of the sampled pixels are of has no distribution."""
 CONTENT_THRESHOLD = 0.4
+"""Mean content score below which a trial is punished."""
 
 
 def descriptors(seen: Seen, valid: Bool[Tensor, "n h w"], threshold: float) -> Float[np.ndarray, "n descriptors"]:
@@ -37,21 +41,65 @@ def descriptors(seen: Seen, valid: Bool[Tensor, "n h w"], threshold: float) -> F
 
     Args:
         seen: What the segmenter tells.
-        valid: Their pixels that count.
+        valid: The pixels that count.
         threshold: Foreground probability from which a pixel is labelled.
     """
     where = valid.to(seen.probabilities.device)
-    sure = certainty(seen.probabilities, where)
-    agreed = agreement(seen.views, where)
     foreground = seen.foreground * where
-    entropy = self_information(seen.probabilities).sum(dim=1) * where
+    entropy = self_information(seen.probabilities).sum(dim=1)
     sureness = 1 - (entropy * foreground).sum(dim=(1, 2)) / (foreground.sum(dim=(1, 2)) + 10.0)
-    maps = foreground.float().cpu().numpy()
-    rows = []
-    for i, (told, counted) in enumerate(zip(maps, valid.cpu().numpy(), strict=True)):
-        own = [float(sure[i]), float(agreed[i]), float(sureness[i])]
-        rows.append(np.concatenate([own, morphology(told >= threshold, counted)]))
-    return np.stack(rows)
+    behaviour = torch.stack([certainty(seen.probabilities, where), agreement(seen.views, where), sureness], dim=1)
+    masks = (foreground >= threshold).cpu().numpy()
+    shapes = [morphology(mask, counted) for mask, counted in zip(masks, valid.cpu().numpy(), strict=True)]
+    return np.concatenate([behaviour.double().cpu().numpy(), np.stack(shapes)], axis=1)
+
+
+class Features:
+    """The features of a network at pixels of the source, in units of their deviations there.
+
+    Args:
+        seen: What it tells of the source.
+        threshold: Foreground probability from which a pixel is labelled.
+    """
+
+    def __init__(self, seen: Seen, threshold: float) -> None:
+        self._threshold = threshold
+        points = seen.features.flatten(0, 1)
+        self._mean, self._std = points.mean(dim=0), points.std(dim=0).clamp(min=1e-6)
+        self._points, self._foreground = self._standard(seen)
+        self._bandwidth = median_bandwidth(_some(self._points))
+        self.separation = frechet(self._points[self._foreground], self._points[~self._foreground])
+        """Distance of foreground and background: what counts as far."""
+
+    def distances(self, seen: Seen) -> dict[str, float]:
+        """How far the features of other crops are, all, and class by class; 0 is like the source."""
+        points, foreground = self._standard(seen)
+        return {
+            "mmd": mmd(_some(points), _some(self._points), self._bandwidth),
+            "frechet": frechet(points, self._points),
+            "frechet_foreground": self._of_class(points[foreground], self._points[self._foreground]),
+            "frechet_background": self._of_class(points[~foreground], self._points[~self._foreground]),
+        }
+
+    def density(self, seen: Seen) -> float:
+        return neighbourhood_density(_some(self._standard(seen)[0]))
+
+    def _of_class(self, points: Tensor, theirs: Tensor) -> float:
+        """A class that is not there is as far as the source's classes are from each other."""
+        return self.separation if len(points) < LEAST_POINTS else frechet(points, theirs)
+
+    def _standard(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        points = (seen.features.flatten(0, 1) - self._mean) / self._std
+        return points, 1 - seen.sampled.flatten(0, 1)[:, 0] >= self._threshold
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What is asked of crops whatever was made of them."""
+
+    valid: Bool[Tensor, "n h w"]
+    visibility: Visibility
+    """Of the crops as they are."""
 
 
 class Reference:
@@ -59,86 +107,73 @@ class Reference:
 
     Args:
         seen: What it tells of them.
-        pixels: The crops.
-        valid: Their pixels that count.
+        crops: They.
         threshold: Foreground probability from which a pixel is labelled.
     """
 
-    def __init__(
-        self, seen: Seen, pixels: Float32[np.ndarray, "n c h w"], valid: Bool[Tensor, "n h w"], threshold: float
-    ) -> None:
-        self.threshold = threshold
-        found = descriptors(seen, valid, threshold)
-        self.mean = found.mean(axis=0)
-        least = np.array([LEAST_SPREAD[name] for name in DESCRIPTORS])
-        self.spread = np.maximum(found.std(axis=0), least)
-        features = seen.features.flatten(0, 1)
-        self.feature_mean, self.feature_std = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
-        self.features = self._standard(features)
-        self.foreground = 1 - seen.sampled.flatten(0, 1)[:, 0] >= threshold
-        self.bandwidth = median_bandwidth(_some(self.features))
-        self.separation = frechet(self.features[self.foreground], self.features[~self.foreground])
-        self.confidence = _quantiles(seen, valid)
-        seen_here = Visibility(pixels, valid.numpy())
-        self.visibility = seen_here(_foreground(seen))
-        self.own = self.scores(seen, seen_here, valid, [1.0] * len(pixels))
+    def __init__(self, seen: Seen, crops: Crops, threshold: float) -> None:
+        self._threshold = threshold
+        found = descriptors(seen, crops.valid, threshold)
+        self._mean, self._spread = found.mean(axis=0), np.maximum(found.std(axis=0), LEAST_SPREAD)
+        self._visibility = crops.visibility(_foreground(seen))
+        self._confidence = _confidence(seen, crops.valid)
+        self.features = Features(seen, threshold)
+        self.own = self.scores(seen, crops, [1.0] * len(crops.valid))
+        """The scores of these crops themselves."""
 
     def scores(
-        self,
-        seen: Seen,
-        visibility: Visibility,
-        valid: Bool[Tensor, "n h w"],
-        contents: Sequence[float],
+        self, seen: Seen, crops: Crops, contents: Sequence[float], features: Features | None = None
     ) -> dict[str, float]:
-        """The label-free scores of n crops: see ``Bench.scores``."""
-        found = descriptors(seen, valid, self.threshold).mean(axis=0)
-        visible = visibility(_foreground(seen))
-        distance = dict(zip(DESCRIPTORS, np.abs(found - self.mean) / self.spread, strict=True))
-        features, sampled = self._standard(seen.features.flatten(0, 1)), seen.sampled.flatten(0, 1)
-        foreground = 1 - sampled[:, 0] >= self.threshold
+        """The label-free scores of crops by name.
+
+        Args:
+            seen: What a segmenter tells of what was made of them.
+            crops: The crops.
+            contents: The content score of each.
+            features: Those of that segmenter at the source, if it is another one than the source's.
+        """
+        features = self.features if features is None else features
+        found = descriptors(seen, crops.valid, self._threshold).mean(axis=0)
+        told = dict(zip(DESCRIPTORS, found.tolist(), strict=True))
+        distance = dict(zip(DESCRIPTORS, (np.abs(found - self._mean) / self._spread).tolist(), strict=True))
+        sampled = seen.sampled.flatten(0, 1)
+        visible = crops.visibility(_foreground(seen))
         scores = {
-            "certainty": float(found[0]),
-            "agreement": float(found[1]),
-            "visibility": visible,
-            "like_visibility": -abs(visible - self.visibility) / max(self.visibility, 0.05),
-            "like_confidence": -float(np.abs(_quantiles(seen, valid) - self.confidence).mean()),
-            "raw_separation": self.separation,
+            "certainty": told["certainty"],
+            "agreement": told["agreement"],
             "im": information_maximisation(sampled),
             "snd": neighbourhood_density(_some(sampled)),
-            "snd_features": neighbourhood_density(_some(features)),
-            "mmd": -mmd(_some(features), _some(self.features), self.bandwidth),
-            "frechet": -frechet(features, self.features),
-            "frechet_foreground": -self._frechet_of(features, foreground, True),
-            "frechet_background": -self._frechet_of(features, foreground, False),
+            "snd_features": features.density(seen),
+            **{name: -value for name, value in features.distances(seen).items()},
+            "visibility": visible,
             "morphology": -_mean_distance([distance[name] for name in NAMES]),
             "likeness": -_mean_distance([distance[name] for name in BEHAVIOUR]),
             "content": min(contents),
             "content_mean": float(np.mean(contents)),
-            **{f"like_{name}": -float(value) for name, value in distance.items()},
-            **{f"raw_{name}": float(value) for name, value in zip(DESCRIPTORS, found, strict=True)},
+            "like_visibility": -abs(visible - self._visibility) / max(self._visibility, 0.05),
+            "like_confidence": -float(np.abs(_confidence(seen, crops.valid) - self._confidence).mean()),
+            "raw_separation": features.separation,
+            **{f"like_{name}": -value for name, value in distance.items()},
+            **{f"raw_{name}": value for name, value in told.items()},
         }
+        far = -scores["frechet_foreground"]
         penalty = max(0.0, CONTENT_THRESHOLD - scores["content_mean"])
-        scores["combined"] = scores["morphology"] + scores["likeness"] + scores["frechet"] / 4 - penalty
+        scores["combined"] = -float(
+            min(1.0, -scores["like_visibility"])
+            + far / (far + features.separation)
+            + _mean_distance([distance["agreement"]])
+            + _mean_distance([distance["solidity"]])
+            + penalty
+        )
         return scores
-
-    def _standard(self, features: Tensor) -> Tensor:
-        return (features - self.feature_mean) / self.feature_std
-
-    def _frechet_of(self, features: Tensor, foreground: Tensor, which: bool) -> float:
-        """Of one class of pixels; where hardly any is of it, the distance of the source's classes."""
-        theirs = self.features[self.foreground == which]
-        ours = features[foreground == which]
-        if len(ours) < 32:
-            ours = self.features[self.foreground != which]
-        return frechet(ours, theirs) if min(len(ours), len(theirs)) >= 2 else 0.0
 
 
 def _foreground(seen: Seen) -> Float32[np.ndarray, "n h w"]:
     return np.asarray(seen.foreground.float().cpu().numpy())
 
 
-def _quantiles(seen: Seen, valid: Bool[Tensor, "n h w"]) -> Float[np.ndarray, "101"]:
-    """Of the foreground's probability: their mean distance is Wasserstein's."""
+def _confidence(seen: Seen, valid: Bool[Tensor, "n h w"]) -> Float[np.ndarray, "101"]:
+    """Quantiles of the foreground's probability: their mean distance is Wasserstein's."""
     return np.quantile(_foreground(seen)[valid.cpu().numpy()], np.linspace(0, 1, 101))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from raydom.algorithms.adaptation import class_probabilities, finest
 from raydom.config import ModelSpec
 from raydom.errors import ConfigError
 
-VIEWS = ((0, False), (1, False), (2, True))
+VIEWS = ((0, False), (1, True))
 """Quarter turns of a crop, and whether it is flipped then; the first is the crop as it is."""
 AT_ONCE_CPU, AT_ONCE_GPU = 1, 16
 """Crops that the network is given at a time: on a CPU more are slower."""
@@ -47,6 +48,7 @@ def look(
     spec: ModelSpec,
     fractions: Float[Tensor, "n c h w"],
     samples: Int64[Tensor, "n samples"],
+    views: Sequence[tuple[int, bool]] = VIEWS,
 ) -> Seen:
     """Ask a network, in evaluation mode, about crops.
 
@@ -55,6 +57,7 @@ def look(
         spec: Says which intensities the network sees as 0 and 1, and what its outputs are.
         fractions: Of the legal range. Sides are multiples of the network's stride.
         samples: For each crop the pixels, counted row by row, at which features are taken.
+        views: How crops are turned; the first is not.
     """
     last = last_convolution(network)
     inputs = (fractions - spec.low) / (spec.high - spec.low)
@@ -63,21 +66,21 @@ def look(
     hook = last.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
     was_training = network.training
     network.eval()
-    logits, views, features = [], [list[Tensor]() for _ in VIEWS], []
+    logits, answers, features = [], [list[Tensor]() for _ in views], []
     try:
         with torch.inference_mode():
             for crops, places in zip(inputs.split(at_once), samples.split(at_once), strict=True):
-                for view, (turns, flip) in enumerate(VIEWS):
+                for view, (turns, flip) in enumerate(views):
                     told = finest(network(_turned(crops, turns, flip).to(memory_format=torch.channels_last)))
                     if view == 0:
                         logits.append(told)
                         features.append(_at(kept[-1].float(), places, told.shape[2:]))
-                    views[view].append(_turned_back(_classes(told, spec), turns, flip))
+                    answers[view].append(_turned_back(_classes(told, spec), turns, flip))
                     kept.clear()
     finally:
         hook.remove()
         network.train(was_training)
-    joined = torch.stack([torch.cat(one) for one in views])
+    joined = torch.stack([torch.cat(one) for one in answers])
     return Seen(
         logits=torch.cat(logits),
         probabilities=joined[0],

@@ -140,12 +140,12 @@ def test_small_images_are_mirrored_and_that_part_does_not_count(model, domains):
 
 
 def test_crops_lie_where_the_mask_is_valid(model, make_collection, domains):
-    pixels, inside = discs(0, (64, 256))
+    pixels, _ = discs(0, (64, 256))
     mask = np.zeros((64, 256), np.uint8)
     mask[:, 192:] = 1
     masked = make_collection("masked", {"a": pixels}, {"a": mask}).uri
     bench = Bench(plan_bench(model(), domains[0], masked, mask="label", crop_px=32, num_crops=4))
-    assert bench.valid.float().mean(dim=(1, 2)).min() >= 0.5
+    assert bench._crops.valid.float().mean(dim=(1, 2)).min() >= 0.5
 
 
 def test_what_cannot_be_scored_is_refused_beforehand(model, domains, make_collection, tmp_path):
