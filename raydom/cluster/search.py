@@ -27,6 +27,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, Populati
 from ray.tune.search import Searcher
 
 from raydom.config import TrainRunConfig
+from raydom.errors import ClusterError
 from raydom.search.problem import REDUCTION, Problem, Runner, TrialSource, rungs
 from raydom.search.space import Range, Space
 from raydom.search.trainings import TrainingProblem, TrainingRunner
@@ -37,6 +38,8 @@ WORST = -1e30
 """What Tune is told of a trial that failed."""
 MAX_FAILURES = 2
 """Lost workers that a trial outlives."""
+MOST_LOST = 3
+"""If so many trials lose their workers and none comes to its end, none will."""
 RUN, STATE = "tune", "state.pt"
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -58,6 +61,7 @@ def search_on_ray(
 
     Raises:
         ConfigError: If the folder holds another search, or nothing of the space can be.
+        ClusterError: If worker after worker is lost.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -80,6 +84,7 @@ def search_on_ray(
             asked["max_concurrent_trials"] = num_workers(run)
             space = None
         resources = {"cpu": cpus, **({"gpu": run.gpus_per_worker} if run.gpus_per_worker else {})}
+        ended = EndedTrials(source, watch)
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space=space,
@@ -97,11 +102,16 @@ def search_on_ray(
                 storage_path=problem.out,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[EndedTrials(source, watch)],
+                callbacks=[ended],
             ),
         )
-        with _without_output():
-            tuner.fit()
+        try:
+            with _without_output():
+                tuner.fit()
+        except Exception as error:  # Tune wraps what its callbacks raise
+            if ended.hopeless is not None:
+                raise ended.hopeless from error
+            raise
     files.remove(folder)
 
 
@@ -109,8 +119,7 @@ class SearchedTrial(tune.Trainable):
     """Trials in a worker, one after the other."""
 
     def setup(self, config: dict[str, Any], problem: bytes) -> None:
-        self.runner = _runner(problem)
-        self.problem = self.runner.problem  # type: ignore[attr-defined]
+        self.problem = _opened(problem)
         self.outcomes: Generator[Outcome, None, None] | None = None
         self.state: bytes | None = None
         self._begin(config)
@@ -122,14 +131,15 @@ class SearchedTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self.outcomes is None:
-            self.outcomes = self._outcomes()
+            self.outcomes = self._begun()
         outcome = next(self.outcomes)
         steps = outcome.reports[-1].steps if outcome.reports else self.problem.max_steps
         score = outcome.score
         return {"score": WORST if score is None else score, "steps": steps, "done": outcome.ended}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        state = self.runner.state if isinstance(self.runner, TrainingRunner) else None
+        runner = _runners.get(self.problem.out)
+        state = runner.state if isinstance(runner, TrainingRunner) else None
         Path(checkpoint_dir, STATE).write_bytes(state or b"")
 
     def load_checkpoint(self, checkpoint: str) -> None:
@@ -148,21 +158,32 @@ class SearchedTrial(tune.Trainable):
             self.outcomes.close()
         self.outcomes = None
 
-    def _outcomes(self) -> Generator[Outcome, None, None]:
+    def _begun(self) -> Generator[Outcome, None, None]:
         ledger, trial, state = self.problem.ledger, self.trial, self.state
         if state is None:
-            return recorded(ledger, trial, self.runner.reports)
-        assert isinstance(self.runner, TrainingRunner)
-        runner = self.runner
+            return recorded(ledger, trial, lambda one, known: _runner(self.problem).reports(one, known))
         # Paused by the scheduler, or sent on from the state of a better trial.
+        runner = _runner(self.problem)
+        assert isinstance(runner, TrainingRunner)
         return recorded(ledger, trial, lambda one, _: runner.from_state(one, one.values, state), replay=False)
 
 
 @functools.lru_cache(maxsize=1)
-def _runner(problem: bytes) -> Runner:
-    """Loaded once in a worker."""
+def _opened(problem: bytes) -> Problem:
     opened: Problem = ray.cloudpickle.loads(problem)
-    return opened.runner()
+    return opened
+
+
+_runners: dict[str, Runner] = {}
+"""Of this worker, by the folder of the search: that of the search at hand."""
+
+
+def _runner(problem: Problem) -> Runner:
+    """Loaded once in a worker, when a trial needs it: what cannot be loaded fails trials, and not the worker."""
+    if problem.out not in _runners:
+        _runners.clear()
+        _runners[problem.out] = problem.runner()
+    return _runners[problem.out]
 
 
 class ProposedTrials(Searcher):
@@ -195,6 +216,8 @@ class EndedTrials(tune.Callback):
 
     def __init__(self, source: TrialSource, watch: Callable[[Outcome], None]) -> None:
         self.source, self.watch = source, watch
+        self.num_ended = self.num_lost = 0
+        self.hopeless: ClusterError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, in Tune's snapshots."""
@@ -211,8 +234,17 @@ class EndedTrials(tune.Callback):
         lost = f"its worker was lost {MAX_FAILURES + 1} times, for want of memory perhaps"
         ledger.keep(Outcome(made, ledger.outcome(made).reports, error=lost))
         self._tell(made)
+        self.num_lost += 1
+        if self.num_lost == self.num_ended == MOST_LOST:
+            self.hopeless = ClusterError(
+                f"the workers of the first {MOST_LOST} trials were lost, each {MAX_FAILURES + 1} times, and no trial "
+                f"came to its end. Look at Ray's logs for why, or try one trial with --serial. {ledger.out} keeps "
+                "what there is: remove it, or give another --out."
+            )
+            raise self.hopeless
 
     def _tell(self, trial: Trial) -> None:
+        self.num_ended += 1
         outcome = self.source.ledger.outcome(trial)
         self.source.tell(outcome)
         self.watch(outcome)

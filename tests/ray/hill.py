@@ -33,6 +33,7 @@ class Hill(Problem):
     """Values of x that cannot be."""
     deadly: tuple[float, ...] = ()
     """Values of x whose worker dies, the first time."""
+    unloadable: bool = False
     seconds: float = 0.0
     objective: str = "height"
     seed: int = 0
@@ -49,6 +50,8 @@ class Hill(Problem):
         return to_dict(trial.values)
 
     def runner(self):
+        if self.unloadable:
+            raise OSError("no such sample")
         return Climber(self)
 
 

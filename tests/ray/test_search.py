@@ -13,6 +13,7 @@ import pytest
 from hill import Hill, made
 
 from raydom.config import RunConfig, SearchConfig
+from raydom.errors import ClusterError
 from raydom.search.results import best_of
 from raydom.search.serial import search_here
 from raydom.search.space import Choice, Space
@@ -142,3 +143,33 @@ def test_a_population_goes_on_from_its_best(ray_session, make_collection, make_m
         before, after = (one.reports[place].values["cycle_weight"] for place in (0, -1))
         others = [other.reports[place].values["cycle_weight"] for other in found[1:] for place in (0, 1)]
         assert before != after and any(after == pytest.approx(factor * x) for x in others for factor in (0.8, 1.2))
+
+
+def test_what_cannot_be_loaded_fails_trials_and_not_workers(ray_session, tmp_path):
+    from raydom.cluster.search import search_on_ray
+
+    problem = Hill(str(tmp_path / "out"), SearchConfig(trials=3), GRID, unloadable=True)
+    search_on_ray(problem, RUN)
+    assert [one.error for one in outcomes(problem)] == ["OSError: no such sample"] * 4
+
+
+def test_a_search_whose_workers_all_die_ends(tmp_path):
+    from raydom.cluster.search import EndedTrials
+    from raydom.search.problem import TrialSource
+
+    class TuneTrial:
+        def __init__(self, trial):
+            self.number = trial.number
+
+        def __str__(self):
+            return f"{self.number:05d}"
+
+    problem = Hill(str(tmp_path / "out"), SearchConfig(), GRID)
+    source = TrialSource(problem)
+    ended = EndedTrials(source, lambda outcome: None)
+    lost = [TuneTrial(source.next()) for _ in range(3)]
+    for trial in lost[:2]:
+        ended.on_trial_error(0, [], trial)
+    with pytest.raises(ClusterError, match="workers of the first 3 trials were lost, each 3 times"):
+        ended.on_trial_error(0, [], lost[2])
+    assert [one.status for one in outcomes(problem)] == ["failed"] * 3
