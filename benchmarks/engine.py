@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -110,7 +111,7 @@ def steady_rate(job: BlockJob) -> float:
     receipts = [r for r in job.folder.read_receipts().values() if r.kind == "block"]
     ends = np.sort([receipt.finished_at for receipt in receipts])
     skipped = start_up(len(ends))
-    return (len(ends) - 1 - skipped) / (ends[-1] - ends[skipped])
+    return float((len(ends) - 1 - skipped) / (ends[-1] - ends[skipped]))
 
 
 Shapes = list[tuple[int, ...]]
@@ -125,7 +126,8 @@ def calls_of(job: BlockJob) -> list[Shapes]:
     return [
         [
             region.shape
-            for one in predictor.read(task).passes
+            for _, passes in predictor.read(task).asked
+            for one in passes
             for region in (segmenter.windows(one.core, one.grid) if in_windows else [one.read])
         ]
         for task in plan_job(job).stages["block"]
@@ -149,7 +151,7 @@ def call(network: torch.nn.Module, spec: ModelSpec, inputs: list[torch.Tensor]) 
         for pixels in inputs:
             told = network(pixels)
             if isinstance(told, list):
-                label_image(told[0], pixels.shape[-2:], spec.network.maskrcnn.mask_threshold)
+                label_image(told[0], (pixels.shape[-2], pixels.shape[-1]), spec.network.maskrcnn.mask_threshold)
             else:
                 told.sigmoid()
 
@@ -300,7 +302,8 @@ class Nothing:
 def empty(folder: Path) -> None:
     collection = make_collection(folder / "c", (25_600, 25_600), filled=False)
     job = BlockJob(name="empty", collection=collection, out=str(folder / "o"), blocks=BlockConfig(block_size=64))
-    tasks, memory_mib = plan_job(job).stages["block"], {}
+    tasks = plan_job(job).stages["block"]
+    memory_mib: dict[int, float] = {}
 
     def check() -> None:
         tenth = 10 * progress.done // len(tasks)
@@ -385,7 +388,8 @@ def main() -> int:
     ]
     works = [partial(work, network=name, rows=rows, columns=columns) for name in options.networks]
     for what in options.what:
-        for case in {"segment": segments, "work": works}.get(what) or [CASES[what]]:
+        cases: Sequence[Callable[[Path], None]] = {"segment": segments, "work": works}.get(what) or [CASES[what]]
+        for case in cases:
             folder = Path(tempfile.mkdtemp(prefix="raydom-"))
             try:
                 case(folder)

@@ -5,8 +5,9 @@
 
 cuts: a mosaic of real nuclei (DSB 2018, fluorescence, none of those that the model was trained on) in blocks of
 several sizes and as a whole: AP at 0.5 between them, objects that end at a border of blocks which the whole image has
-across it, and what the merge table says. With --network maskrcnn, whose whole image neither fits nor counts, block
-sizes against each other and against a grid that is shifted by half a block. With --picture, the outlines of the objects
+across it, what the merge table says, and AP against the truth. With --network maskrcnn, whose whole image neither fits
+nor counts, block sizes against each other. Then against a grid that is shifted by half a block: the mosaic without its
+first rows and columns, compared where both have CONTEXT_PX around them. With --picture, the outlines of the objects
 over the middle of the mosaic and the borders of the blocks, a panel a block size. Not all of these images may be
 redistributed, so the picture stays where it is made.
 many: discs on a grid, about 100 to a block of 128 px, found by a threshold: seconds and memory of the stages, for
@@ -16,6 +17,7 @@ several numbers of blocks.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import shutil
@@ -52,6 +54,8 @@ RUN = RunConfig(quiet=True, serial=True, memory_gib=20)
 PIXEL_SIZE_UM = DOMAINS["fluorescence"].pixel_size_um
 MANY_PX = 128
 """Side of the blocks of many objects, px."""
+CONTEXT_PX = 128
+"""Near the sides of an image a network answers otherwise than within: so far from them grids are compared, px."""
 PICTURED_PX, MAGNIFIED = 448, 2
 BORDER_COLOUR = (255, 255, 255)
 
@@ -67,7 +71,11 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
             encoder="resnet18" if network == "maskrcnn" else "resnet34",
             base_channels=16,
             maskrcnn=FEW if network == "maskrcnn" else MaskRCNNConfig(),
-            train=TrainConfig(steps=steps, **TRAIN | ({"learning_rate": 1e-3} if network == "maskrcnn" else {})),
+            train=TrainConfig(
+                steps=steps,
+                precision="bfloat16" if network == "maskrcnn" else "float32",
+                **TRAIN | ({"learning_rate": 3e-4} if network == "maskrcnn" else {}),
+            ),
             run=TRAIN_RUN,
         )
     )
@@ -75,8 +83,8 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
 
 
 def with_room(model: str, out: Path) -> str:
-    """The model; if it is a Mask R-CNN, with higher limits of proposals and objects than it was trained with, which are
-    limits of a block whatever its size."""
+    """The model; if it is a Mask R-CNN, with higher limits of proposals and objects than it was trained with: it saw
+    crops, and is asked about cells and what is around them."""
     run = open_model_run(model)
     network = run.spec.network
     if network.name != "maskrcnn":
@@ -87,24 +95,24 @@ def with_room(model: str, out: Path) -> str:
     return folder
 
 
-def mosaic(data: Path, side_px: int) -> np.ndarray:
-    """Parts of real images of nuclei side by side, (h, w, 3)."""
-    used = {f"{stem}.png" for stem in DOMAINS["fluorescence"].train}
-    paths = [
-        path for path in sorted((data / DOMAINS["fluorescence"].images).glob("fluorescence_*")) if path.name not in used
-    ]
-    tile = 230  # whose borders lie on none of the blocks'
+def mosaic(data: Path, side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Parts of real images of nuclei side by side: pixels (h, w, 3), and the numbers of the nuclei (h, w)."""
+    domain, tile = DOMAINS["fluorescence"], 230  # whose borders lie on none of the blocks'
+    used = {f"{stem}.png" for stem in domain.train}
+    paths = [path for path in sorted((data / domain.images).glob("fluorescence_*")) if path.name not in used]
     images = [np.moveaxis(read_image(str(path)).pixels, 0, -1) for path in paths]
-    images = [image[:tile, :tile] for image in images if min(image.shape[:2]) >= tile]
-    out = np.zeros((side_px, side_px, 3), np.uint8)
-    number = 0
-    for top in range(0, side_px, tile):
-        for left in range(0, side_px, tile):
-            part = out[top : top + tile, left : left + tile]
-            turned = np.rot90(images[number % len(images)], number // len(images))
-            part[:] = turned[: part.shape[0], : part.shape[1]]
-            number += 1
-    return out
+    labels = [read_image(str(next((data / domain.labels).glob(f"{path.stem}.*")))).pixels[0] for path in paths]
+    pairs = [(image[:tile, :tile], of[:tile, :tile]) for image, of in zip(images, labels, strict=True)]
+    pairs = [pair for pair in pairs if pair[1].shape == (tile, tile)]
+    out, truth = np.zeros((side_px, side_px, 3), np.uint8), np.zeros((side_px, side_px), np.int32)
+    corners = itertools.product(range(0, side_px, tile), range(0, side_px, tile))
+    for number, (top, left) in enumerate(corners):
+        here, turns = np.s_[top : top + tile, left : left + tile], number // len(pairs)
+        height, width = truth[here].shape
+        pixels, nuclei = (np.rot90(one, turns)[:height, :width] for one in pairs[number % len(pairs)])
+        out[here] = pixels
+        truth[here] = np.where(nuclei > 0, nuclei.astype(np.int32) + truth.max(), 0)
+    return out, truth
 
 
 def discs(side: int) -> np.ndarray:
@@ -177,7 +185,7 @@ def draw(pixels: np.ndarray, labels_of: dict[int, np.ndarray], path: Path) -> No
 def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
     data, out = Path(os.environ["RAYDOM_DATA"]), options.out
     model = with_room(options.model or model_of(options.network, options.steps, data, out), out)
-    pixels = mosaic(data, options.side)
+    pixels, nuclei = mosaic(data, options.side)
     source = collection(lambda: pixels, f"mosaic-{options.side}", out)
     rows: list[dict[str, Any]] = []
     sizes = [*options.sizes, *([] if options.network == "maskrcnn" else [-(-options.side // 16) * 16])]
@@ -188,6 +196,7 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
         labels, folder, seconds = made[size]
         row = {"network": options.network, "blocks": size, "objects": int(labels.max()), "against": sizes[-1]}
         row |= agreement(labels, truth) | {"cut at borders": cut_at_borders(labels, truth, size)}
+        row |= {f"truth {name}": value for name, value in agreement(labels, nuclei).items()}
         merges = folder / "merges"
         pairs = pq.read_table(merges).to_pandas() if merges.exists() else None
         if pairs is not None:
@@ -199,12 +208,13 @@ def cuts(options: argparse.Namespace) -> list[dict[str, Any]]:
     shift = options.sizes[0] // 2
     moved = collection(lambda: pixels[shift:, shift:], f"mosaic-{options.side}-{shift}", out)
     labels, _, seconds = segmented(moved, model, options.sizes[0], out, run)
-    inside = made[options.sizes[0]][0][shift:, shift:]
+    inside = made[options.sizes[0]][0][shift + CONTEXT_PX :, shift + CONTEXT_PX :]
+    labels = labels[CONTEXT_PX:, CONTEXT_PX:]
     rows.append(
         {
             "network": options.network,
             "blocks": options.sizes[0],
-            "objects": int(labels.max()),
+            "objects": len(np.unique(labels[labels > 0])),
             "against": "grid shifted",
         }
         | agreement(labels, inside)

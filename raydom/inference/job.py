@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK_VERSION = 1
 """Raised when the pixels that a block writes change for a reason that no other version number tells."""
-
-
+OBJECT_HALO_PX = 64
+"""How far beyond a block objects are looked for by watershed."""
 SAME_SIZE = 0.01
 """Pixel sizes that differ by no more than this share count as equal."""
 
@@ -91,6 +91,19 @@ class BlockJob:
     def makes_objects(self, spec: ModelSpec) -> bool:
         """Whether labels are objects one by one, and not classes of pixels."""
         return spec.network.output != "classes" or (self.instances.components and spec.num_classes == 2)
+
+    def cell_px(self, spec: ModelSpec | None, block_size: int | None = None) -> int:
+        """Side of the squares in which objects are looked for one by one: of a network that tells them as a list those
+        of ``instances``, whatever the block size (by default the job's); else the blocks. An image that is one of them
+        is done at once."""
+        size = self.blocks.block_size if block_size is None else block_size
+        return min(size, self.instances.cell_px) if spec is not None and spec.network.output == "objects" else size
+
+    def object_halo_px(self, spec: ModelSpec) -> int:
+        """How far beyond their own pixels cells look for objects, px."""
+        if self.instances.halo_px is not None:
+            return self.instances.halo_px
+        return spec.receptive_field_px if spec.network.output == "objects" else OBJECT_HALO_PX
 
     def chosen_images(self) -> Collection:
         """The images of the collection that this job is for."""
@@ -147,9 +160,9 @@ class JobPlan:
 def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     """Check a job and cut its images into tasks.
 
-    An image of one block is overviewed, written and finished within that block; larger ones have an overview before
-    their blocks (for methods that need one), the objects of their blocks put together after them (see
-    ``inference.objects``), and are finished then, the largest in parts.
+    An image of one block (and one cell, see ``BlockJob.cell_px``) is overviewed, written and finished within that
+    block; larger ones have an overview before their blocks (for methods that need one), the objects of their blocks put
+    together after them (see ``inference.objects``), and are finished then, the largest in parts.
 
     Raises:
         ConfigError: For what cannot be done, before anything is computed.
@@ -187,7 +200,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         whole = Block(record.image_id, Region.whole(record.spatial_shape))
         cut = cut_blocks(record.image_id, record.spatial_shape, size)
         stages["block"].extend(Task(number, "block", block, content) for block in cut)
-        if len(cut) > 1:
+        if max(record.spatial_shape) > job.cell_px(model.spec if model is not None else None):
             if makes_objects:
                 views = () if model is not None and model.spec.network.output == "objects" else ("view",)
                 for kind in (*views, "pair", "label"):
@@ -349,6 +362,12 @@ def _check_model(job: BlockJob, spec: ModelSpec, images: Iterable[Image]) -> Non
         raise ConfigError(
             f"--instances.components makes objects of a foreground, and {job.model} tells {spec.num_classes} classes. "
             "Leave it out."
+        )
+    size, cell_px = job.blocks.block_size, job.cell_px(spec)
+    if size % cell_px:
+        raise ConfigError(
+            f"--block-size {size} px cannot be cut into squares of {cell_px} px, one by one of which {job.model} is "
+            f"asked for objects. Choose --block-size {size // cell_px * cell_px}, or another --instances.cell-px."
         )
     halo = job.blocks.halo
     if halo is not None and not spec.exact:

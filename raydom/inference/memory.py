@@ -117,7 +117,8 @@ def _network_bytes(
     if spec is not None:
         at_once, map_floats = 0.0, 0
         if spec.network.output == "objects":
-            at_once = side = (block_size + 2 * job.instances.halo_px) * scale
+            around = 2 * job.object_halo_px(spec)
+            at_once, side = (job.cell_px(spec, block_size) + around) * scale, (block_size + around) * scale
         elif spec.exact:
             at_once = side = side + 2 * (job.blocks.halo or spec.receptive_field_px)
         else:  # it sees a window at a time; what they tell is kept where the block's windows lie
@@ -130,8 +131,10 @@ def _network_bytes(
 
 def _object_bytes(job: BlockJob, spec: ModelSpec | None, image: Image, block_size: int) -> float:
     """While the objects of its blocks are found and compared, of an image of several."""
-    if spec is None or not job.makes_objects(spec) or max(image.spatial_shape) <= block_size:
+    cell_px = job.cell_px(spec, block_size)
+    if spec is None or not job.makes_objects(spec) or max(image.spatial_shape) <= cell_px:
         return 0
-    num_px = math.prod(min(block_size + 2 * job.instances.halo_px, size) for size in image.spatial_shape)
-    num_blocks = math.prod(-(-size // block_size) for size in image.spatial_shape)
-    return num_px * (BYTES_OF_OBJECTS + BYTES_OF_VIEW * min(KEPT_VIEWS, num_blocks))
+    num_px = math.prod(min(cell_px + 2 * job.object_halo_px(spec), size) for size in image.spatial_shape)
+    num_cells = math.prod(-(-size // cell_px) for size in image.spatial_shape)
+    at_once = KEPT_VIEWS + (block_size // cell_px) ** 2 - 1  # those of a block, and those around the last of them
+    return num_px * (BYTES_OF_OBJECTS + BYTES_OF_VIEW * min(at_once, num_cells))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from raydom.inference.worker import Task
 from raydom.storage import files
 from raydom.storage.collection import Image
 from raydom.storage.zarr_images import READ_ERRORS
-from raydom.types import Region
+from raydom.types import Block, Region
 
 OPEN_IMAGES = 16
 """Images that a worker keeps open; its tasks come image by image."""
@@ -43,8 +43,8 @@ class BlockInput:
     """What a block is made of."""
 
     block: BlockPixels
-    passes: Sequence[Pass]
-    """What the network is asked about."""
+    asked: Sequence[tuple[Region, Sequence[Pass]]]
+    """The parts of the image that the network is asked about, px, and how it sees each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class BlockOutput:
     fields: dict[str, Any]
     objects: Parts | None = None
     """Of an image that is one block."""
-    view: Seen | None = None
-    """What a network that tells objects as a list sees in a block of several."""
+    views: Sequence[tuple[Block, Seen]] = ()
+    """What a network that tells objects as a list sees in each cell, of an image of several."""
 
 
 class Predictor:
@@ -96,10 +96,11 @@ class Predictor:
         shape = image.spatial_shape
         grid = self.styler.grid(image)
         core = source_region(task.block.write, grid, shape)
-        passes = [] if self.segmenter is None else self.segmenter.passes(self._wanted(task, image), shape, grid)
-        needed = [core, *(source_region(one.inner, grid, one.grid) for one in passes)]
+        segmenter, wanted = self.segmenter, self._wanted(task, image)
+        asked = [] if segmenter is None else [(one, segmenter.passes(one, shape, grid)) for one in wanted]
+        needed = [core, *(source_region(one.inner, grid, one.grid) for _, passes in asked for one in passes)]
         inner = functools.reduce(Region.joined, needed)
-        return BlockInput(self.styler.read(image, core, inner), passes)
+        return BlockInput(self.styler.read(image, core, inner), asked)
 
     @torch.inference_mode(False)
     def compute(self, task: Task, inputs: Any) -> Any:
@@ -121,13 +122,14 @@ class Predictor:
             pixels = from_fraction(styled, np.dtype(image.record.dtype), units)
             kept = {name: image.labels(name).numpy(task.block.write) for name in image.record.labels}
             return BlockOutput(pixels, kept, fields)
-        wanted = self._wanted(task, image)
-        seen = NetworkInput(
-            styled, inputs.block.inner, self.styler.grid(image), inputs.passes, wanted, image.spatial_shape
-        )
+        grid, shape = self.styler.grid(image), image.spatial_shape
+        parts = [
+            NetworkInput(styled, inputs.block.inner, grid, passes, wanted, shape) for wanted, passes in inputs.asked
+        ]
         if self.spec.network.output == "objects":
-            return self._detected(task, image, *self.segmenter.objects(seen), fields)
-        probability = self.segmenter.maps(seen)
+            return self._detected(task, image, self.segmenter.objects(parts), fields)
+        (part,) = parts
+        probability = self.segmenter.maps(part)
         if not np.isfinite(probability).all():
             raise DataError(f"{task.block.block_id}: the network's output is not finite.")
         return self._labelled(task, image, probability, fields)
@@ -154,35 +156,53 @@ class Predictor:
         for labels in outputs.labels.values():
             checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
         fields = outputs.fields | {"checksum": f"{checksum:08x}"}
-        if task.block.write == Region.whole(image.spatial_shape):
+        if self._is_alone(image):
             row = self.output.write_alone(image, task, outputs.pixels, outputs.labels, outputs.objects)
             return fields | {"record": row}
-        if self.objects is not None and outputs.view is not None:
-            self.objects.keep(image, task.block, outputs.view)
+        for cell, seen in outputs.views:
+            assert self.objects is not None
+            self.objects.keep(image, cell, seen)
         self.output.write_block(image, task.block.write, outputs.pixels, outputs.labels)
         return fields
 
-    def _wanted(self, task: Task, image: Image) -> Region:
-        """What the network is to tell of: a block's own pixels; of objects told as a list, what it sees of them."""
+    def _is_alone(self, image: Image) -> bool:
+        """Whether an image is done at once, in one task."""
+        return max(image.spatial_shape) <= self.job.cell_px(self.spec)
+
+    def _wanted(self, task: Task, image: Image) -> list[Region]:
+        """What the network is to tell of: a block's own pixels; of objects told as a list, what each cell sees."""
         if self.spec is not None and self.spec.network.output == "objects" and self.objects is not None:
-            return self.objects.region(image, task.block)
-        return task.block.write
+            return [self.objects.region(image, cell) for cell in self.objects.cells(task.block)]
+        return [task.block.write]
 
     def _detected(
-        self, task: Task, image: Image, labels: np.ndarray, scores: np.ndarray, fields: dict[str, Any]
+        self, task: Task, image: Image, found: Iterable[tuple[np.ndarray, np.ndarray]], fields: dict[str, Any]
     ) -> BlockOutput:
-        """What a block's objects come to: those of an image that is one block, or what the block sees of them."""
+        """What a block's objects come to: those of an image that is one cell, or what each cell sees of them.
+
+        Args:
+            task: It.
+            image: Of the block.
+            found: Of each cell, labels of what it sees, and how sure each object is.
+            fields: Of the receipt.
+        """
         assert self.objects is not None and self.spec is not None
-        own = labels[task.block.write.relative_to(self._wanted(task, image)).slices]
-        confidence = np.rint(255 * np.concatenate([[0.0], scores])).astype(np.uint8)[own]
-        fields |= {"num_foreground_px": int((own > 0).sum())}
-        if (own > 0).any():
-            fields |= {"mean_confidence": float(confidence[own > 0].mean()) / 255}
-        if task.block.write == Region.whole(image.spatial_shape):
-            found, parts = self.objects.of_labels(image, labels, confidence)
-            fields |= {"num_objects": len(parts)}
-            return BlockOutput(confidence[None], {self.spec.label: found}, fields, parts)
-        return BlockOutput(confidence[None], {}, fields, view=self.objects.seen(image, task.block, labels))
+        confidence, views = np.zeros(task.block.write.shape, np.uint8), []
+        inside = np.zeros(task.block.write.shape, bool)
+        for cell, (labels, scores) in zip(self.objects.cells(task.block), found, strict=True):
+            own = labels[cell.write.relative_to(self.objects.region(image, cell)).slices]
+            sure = np.rint(255 * np.concatenate([[0.0], scores])).astype(np.uint8)
+            here = cell.write.relative_to(task.block.write).slices
+            confidence[here], inside[here] = sure[own], own > 0
+            views.append((cell, self.objects.seen(image, cell, labels)))
+        fields |= {"num_foreground_px": int(inside.sum())}
+        if inside.any():
+            fields |= {"mean_confidence": float(confidence[inside].mean()) / 255}
+        if not self._is_alone(image):
+            return BlockOutput(confidence[None], {}, fields, views=views)
+        numbered, parts = self.objects.of_labels(image, views[0][1].labels, confidence)
+        fields |= {"num_objects": len(parts)}
+        return BlockOutput(confidence[None], {self.spec.label: numbered}, fields, parts)
 
     def _labelled(self, task: Task, image: Image, probability: np.ndarray, fields: dict[str, Any]) -> BlockOutput:
         """What a block's probabilities (k, h, w) come to: labels of its pixels; or, if the job makes objects, those of
@@ -191,7 +211,7 @@ class Predictor:
         stored = np.rint(probability * 255).astype(np.uint8)
         threshold = self.job.threshold if self.job.threshold is not None else self.spec.threshold
         parts = None
-        if self.objects is not None and task.block.write == Region.whole(image.spatial_shape):
+        if self.objects is not None and self._is_alone(image):
             labels, parts = self.objects.of_whole(image, stored)
             fields |= {"num_objects": len(parts)}
         elif len(probability) == 1 or self.objects is not None:

@@ -18,7 +18,7 @@ from raydom.config import RunConfig
 from raydom.errors import ConfigError
 from raydom.inference.job import STAGES, BlockJob, JobPlan, output_uri, plan_job
 from raydom.inference.memory import check_memory
-from raydom.inference.objects import keep_tables
+from raydom.inference.object_tables import keep_tables
 from raydom.inference.output import record_from_json
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport

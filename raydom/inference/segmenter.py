@@ -119,27 +119,35 @@ class Segmenter:
             total = total + resample(told, one.core, part.wanted, one.grid, part.shape)
         return np.asarray(total / np.float32(len(part.passes)), np.float32)
 
-    def objects(self, part: NetworkInput) -> tuple[Int32[np.ndarray, "h w"], Float64[np.ndarray, " objects"]]:
-        """The objects of what is wanted, of a network that tells them as a list: labels, and the confidence of each, of
-        label 1 first."""
-        views, scores = [], []
+    def objects(
+        self, parts: Sequence[NetworkInput]
+    ) -> Iterator[tuple[Int32[np.ndarray, "h w"], Float64[np.ndarray, " objects"]]]:
+        """The objects of what is wanted of each part, of a network that tells them as a list: labels, and the
+        confidence of each, of label 1 first.
+
+        Raises:
+            DataError: If it may have found more than it can tell.
+        """
+        answers = self._answers(self._seen(part, one) for part in parts for one in part.passes)
         limits = self.spec.network.maskrcnn
         most = min(limits.detections, limits.proposals)  # each object is one of the proposals
-        for one in part.passes:
-            seen = self._seen(part, one)
-            rows, columns = (_nearest(part, one, axis) for axis in (0, 1))
-            for (turns, flip, _), answer in zip(self._augmentations(), self._answers([seen]), strict=True):
-                found, sides = answer.cpu(), (seen.shape[1:], seen.shape[:0:-1])[turns % 2]
-                if len(found) >= most:
-                    raise DataError(
-                        f"the network tells of {most} objects at most (the lesser of maskrcnn.detections and "
-                        f"maskrcnn.proposals), and found as many in {sides[0]} x {sides[1]} px: some may be missing. "
-                        "Choose a smaller --block-size."
-                    )
-                labels = label_image(found, sides, limits.mask_threshold)
-                views.append(_turned_back(labels[None], turns, flip)[0].numpy()[rows][:, columns])
-                scores.append(found.scores.numpy().astype(np.float64))
-        return voted(views, scores)
+        for part in parts:
+            views, scores = [], []
+            for one in part.passes:
+                rows, columns = (_nearest(part, one, axis) for axis in (0, 1))
+                for (turns, flip, _), answer in zip(self._augmentations(), answers, strict=False):
+                    found, (height, width) = answer.cpu(), one.read.shape
+                    sides = (width, height) if turns % 2 else (height, width)
+                    if len(found) >= most:
+                        raise DataError(
+                            f"the network tells of {most} objects at most (the lesser of maskrcnn.detections and "
+                            f"maskrcnn.proposals), and found as many in {sides[0]} x {sides[1]} px: some may be "
+                            "missing. Choose a smaller --instances.cell-px."
+                        )
+                    labels = label_image(found, sides, limits.mask_threshold)
+                    views.append(_turned_back(labels[None], turns, flip)[0].numpy()[rows][:, columns])
+                    scores.append(found.scores.numpy().astype(np.float64))
+            yield voted(views, scores)
 
     def windows(self, core: Region, grid: tuple[int, ...]) -> list[Region]:
         """The windows that lie on a part of a grid; they cover it, whatever the part."""

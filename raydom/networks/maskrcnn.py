@@ -212,4 +212,14 @@ def _network(config: NetworkConfig) -> nn.Module:
         box_batch_size_per_image=own.roi_samples,
         box_positive_fraction=own.roi_positives,
     )
+    heads = network.roi_heads
+    # As in the paper's own code. With torchvision's the first masks are far from 0, and the first steps of a training
+    # without pretrained weights kill the heads: few units live, and all objects are equally sure.
+    for layer, std in (
+        (heads.box_predictor.cls_score, 0.01),  # type: ignore[union-attr]
+        (heads.box_predictor.bbox_pred, 0.001),  # type: ignore[union-attr]
+        (heads.mask_predictor.mask_fcn_logits, 0.001),  # type: ignore[union-attr]
+    ):
+        nn.init.normal_(layer.weight, std=std)  # type: ignore[union-attr, arg-type]
+        nn.init.zeros_(layer.bias)  # type: ignore[union-attr, arg-type]
     return network

@@ -1,4 +1,4 @@
-"""Networks asked about parts of images: views are averaged, windows lie the same for any cut, objects are voted on."""
+"""Networks asked about parts of images: views are averaged, windows lie the same for any cut."""
 
 import dataclasses
 
@@ -10,8 +10,6 @@ from torch import nn
 
 from raydom.config import (
     BlockConfig,
-    InstanceConfig,
-    MaskRCNNConfig,
     ModelSpec,
     NetworkConfig,
     PredictionConfig,
@@ -19,13 +17,10 @@ from raydom.config import (
 )
 from raydom.errors import ConfigError, DataError
 from raydom.images.votes import voted
-from raydom.inference import models
 from raydom.inference.job import BlockJob
 from raydom.inference.runner import execute_serially, run_jobs
 from raydom.inference.segmenter import NetworkInput, Segmenter
 from raydom.networks.build import build_network
-from raydom.networks.maskrcnn import Detections
-from raydom.storage.collection import open_collection
 from raydom.storage.model_run import write_model_run
 from raydom.storage.receipts import RunFolder
 from raydom.types import Region
@@ -151,72 +146,6 @@ def test_votes() -> None:
     np.testing.assert_allclose(scores, [(0.9 + 0.5 + 0.7 + 0.7) / 4])
     labels, scores = voted([a * 0, b * 0], [np.array([]), np.array([])])
     assert not labels.any() and len(scores) == 0
-
-
-class Boxes(nn.Module):
-    """Stands for a trained Mask R-CNN: finds bright rectangles, whole or cut, surest the largest."""
-
-    total_stride, receptive_field_px, exact = 32, 128, False
-
-    def forward(self, images):
-        found = []
-        for image in images:
-            labels, n = ndimage.label(image[0].numpy() > 0.5)
-            boxes = [(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in ndimage.find_objects(labels)]
-            boxes.sort(key=lambda box: -(box[2] - box[0]) * (box[3] - box[1]))
-            found.append(
-                Detections(
-                    torch.tensor(boxes, dtype=torch.float32).reshape(n, 4),
-                    torch.linspace(0.9, 0.8, n),
-                    torch.ones(n, 28, 28),
-                )
-            )
-        return found
-
-
-@pytest.mark.parametrize("tta", [1, 8])
-def test_detected_objects_are_the_same_for_any_cut(tmp_path, make_collection, monkeypatch, tta) -> None:
-    rng, pixels = np.random.default_rng(3), np.zeros((1, 200, 170), np.uint8)
-    for y in range(4, 180, 22):
-        for x in range(3, 150, 20):
-            h, w = rng.integers(4, 16, 2)
-            pixels[0, y : y + h, x : x + w] = 255
-    expected, _ = ndimage.label(pixels[0])
-    collection = make_collection("c", {"a": pixels, "b": np.zeros((1, 40, 50), np.uint8)})
-    config = NetworkConfig(name="maskrcnn", output="objects", encoder="resnet18")
-    run = str(tmp_path / "model")
-    write_model_run(run, spec_of(Boxes(), config), {"x": np.zeros(1, np.float32)}, {})
-    monkeypatch.setattr(models, "load_trained", lambda name: (Boxes().eval(), None))
-    for size in (64, 96, 256):
-        job = BlockJob(
-            name="o",
-            collection=collection.uri,
-            out=str(tmp_path / f"o{size}"),
-            model=run,
-            prediction=PredictionConfig(tta=tta),
-            instances=InstanceConfig(halo_px=32),
-            blocks=BlockConfig(block_size=size),
-        )
-        (report,) = run_jobs([job], QUIET, execute_serially)
-        assert report.ok, report.failed
-        made = open_collection(job.out)
-        assert np.array_equal(made["a"].labels("label").numpy(), expected)
-        assert not made["b"].labels("label").numpy().any()
-        assert made["a"].record.label_kinds == ("instance",)
-
-
-def test_a_list_of_objects_that_is_full_is_an_error(tmp_path, make_collection, monkeypatch) -> None:
-    pixels = np.zeros((1, 64, 64), np.uint8)
-    pixels[0, 2::16, 2::16] = 255  # 16 of them
-    limits = MaskRCNNConfig(proposals=16, detections=400)
-    config = NetworkConfig(name="maskrcnn", output="objects", encoder="resnet18", maskrcnn=limits)
-    run = str(tmp_path / "model")
-    write_model_run(run, spec_of(Boxes(), config), {"x": np.zeros(1, np.float32)}, {})
-    monkeypatch.setattr(models, "load_trained", lambda name: (Boxes().eval(), None))
-    uri = make_collection("c", {"a": pixels}).uri
-    job = BlockJob(name="o", collection=uri, out=str(tmp_path / "o"), model=run)
-    (report,) = run_jobs([job], QUIET, execute_serially)
-    assert "16 objects at most" in report.failed[0].error and "smaller --block-size" in report.failed[0].error
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, make_collection) -> None:
