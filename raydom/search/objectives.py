@@ -11,7 +11,7 @@ from raydom.training.tallies import KINDS, tally, tally_scores
 
 LABEL_FREE = (
     "combined", "certainty", "agreement", "im", "snd", "snd_features", "mmd", "frechet", "frechet_foreground",
-    "frechet_background", "alignment", "likeness", "morphology",
+    "frechet_background", "visibility", "likeness", "morphology",
 )  # fmt: skip
 """Scores that need no labels; see ``raydom.search.combined``."""
 VALIDATION = "validation"
