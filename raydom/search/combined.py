@@ -26,12 +26,16 @@ from raydom.search.visibility import Visibility
 
 BEHAVIOUR = ("certainty", "agreement", "sureness")
 DESCRIPTORS = (*BEHAVIOUR, *NAMES)
+SHAPE = ("share", "density", "size", "solidity", "border", "euler")
+"""What of the structures' shape tells most."""
 LEAST_SPREAD = np.array([0.01] * len(BEHAVIOUR) + [0.05] * len(NAMES))
 """The source's crops count as differing at least by so much."""
 COMPARED = 1024
 """Points whose pairs are compared."""
 LEAST_POINTS = 32
 """A class that fewer of the sampled pixels are of has no distribution."""
+LEAST_VISIBILITY = 0.05
+"""Where a segmenter follows nothing that simple filters see, not even at the source, this is as good as any."""
 CONTENT_THRESHOLD = 0.4
 """Mean content score below which a trial is punished."""
 
@@ -150,21 +154,17 @@ class Reference:
             "likeness": -_mean_distance([distance[name] for name in BEHAVIOUR]),
             "content": min(contents),
             "content_mean": float(np.mean(contents)),
-            "like_visibility": -abs(visible - self._visibility) / max(self._visibility, 0.05),
+            # More than at the source is no fault.
+            "like_visibility": -max(0.0, 1 - visible / max(self._visibility, LEAST_VISIBILITY)),
             "like_confidence": -float(np.abs(_confidence(seen, crops.valid) - self._confidence).mean()),
             "raw_separation": features.separation,
             **{f"like_{name}": -value for name, value in distance.items()},
             **{f"raw_{name}": value for name, value in told.items()},
         }
-        far = -scores["frechet_foreground"]
+        shape = _mean_distance([distance[name] for name in SHAPE])
         penalty = max(0.0, CONTENT_THRESHOLD - scores["content_mean"])
-        scores["combined"] = -float(
-            min(1.0, -scores["like_visibility"])
-            + far / (far + features.separation)
-            + _mean_distance([distance["agreement"]])
-            + _mean_distance([distance["solidity"]])
-            + penalty
-        )
+        missing = shape - scores["like_visibility"] + 1 - scores["agreement"]
+        scores["combined"] = 1 - missing / 3 - penalty
         return scores
 
 
