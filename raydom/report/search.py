@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from raydom.report.tables import show_table
 from raydom.search.problem import Problem
 from raydom.search.results import BEST, TABLE, SearchResult
+from raydom.search.space import Choice, Range, Space
 from raydom.search.trials import UNADAPTED
 from raydom.storage import files
 
@@ -29,8 +30,6 @@ TRUTHS = ("true_ap_50", "true_mean_dice", "true_f1")
 
 COLUMNS = 3
 LONGEST_LABEL = 24
-MOST_VALUES = 12
-"""A parameter with more different numbers is drawn as a scatter, else value by value."""
 SPREAD = 0.12
 """How far points of one value are drawn apart, as a share of the distance of two values."""
 
@@ -72,7 +71,7 @@ def show_search(problem: Problem, result: SearchResult) -> int:
         soft_wrap=True,
     )
     figure = files.join(problem.out, FIGURE)
-    search_figure(result.table, list(problem.space.parameters), problem.objective, truth, figure)
+    search_figure(result.table, problem.space, problem.objective, truth, figure)
     console.print(
         f"Use it with: raydom segment --config {files.join(problem.out, BEST)}\nAll trials: "
         f"{files.join(problem.out, TABLE)}; drawn in {figure}",
@@ -88,25 +87,25 @@ def truth_column(table: pa.Table) -> str | None:
     return names[0] if names else None
 
 
-def search_figure(table: pa.Table, parameters: list[str], objective: str, truth: str | None, uri: str) -> None:
+def search_figure(table: pa.Table, space: Space, objective: str, truth: str | None, uri: str) -> None:
     """Draw a search.
 
     Args:
         table: Of its trials: see ``search.results.trial_table``.
-        parameters: Columns that were searched.
+        space: What was searched.
         objective: Name of the score.
         truth: Column with the score against labels that the search did not look at; None: there is none.
         uri: PNG to write.
     """
     rows = [row for row in table.to_pylist() if row["score"] is not None]
-    shown = [name for name in parameters if len({row[name] for row in rows} - {None}) > 1]
+    shown = [name for name in space.parameters if len({row[name] for row in rows} - {None}) > 1]
     panels = len(shown) + (truth is not None)
     columns = max(1, min(COLUMNS, panels))
     height = max(1, math.ceil(panels / columns))
     figure, axes = plt.subplots(height, columns, figsize=(4.4 * columns, 3.6 * height), squeeze=False)
     flat = list(axes.ravel())
     for name, axis in zip(shown, flat, strict=False):
-        _parameter(axis, [row for row in rows if row[name] is not None], name, rows)
+        _parameter(axis, [row for row in rows if row[name] is not None], name, space.parameters[name], rows)
         axis.set_ylabel(objective)
     if truth is not None:
         _against_truth(flat[len(shown)], rows, objective, truth)
@@ -119,15 +118,14 @@ def search_figure(table: pa.Table, parameters: list[str], objective: str, truth:
     files.write_bytes_atomic(uri, sink.getvalue())
 
 
-def _parameter(axis: Axes, rows: list[dict], name: str, every: list[dict]) -> None:
+def _parameter(axis: Axes, rows: list[dict], name: str, parameter: Choice | Range, every: list[dict]) -> None:
     values, scores = [row[name] for row in rows], [row["score"] for row in rows]
-    numeric = all(isinstance(value, int | float) for value in values)
-    kinds = sorted(set(values)) if numeric else sorted(set(values), key=str)
-    if numeric and len(kinds) > MOST_VALUES:
+    if isinstance(parameter, Range):
         axis.scatter(values, scores, s=14)
-        if min(values) > 0 and max(values) / min(values) > 30:
-            axis.set_xscale("log")
+        axis.set_xscale("log" if parameter.log else "linear")
     else:
+        numeric = all(isinstance(value, int | float) for value in values)
+        kinds = sorted(set(values), key=None if numeric else str)
         place = {value: number for number, value in enumerate(kinds)}
         apart = np.random.default_rng(0).uniform(-SPREAD, SPREAD, len(values))
         axis.scatter([place[value] + jitter for value, jitter in zip(values, apart, strict=True)], scores, s=14)

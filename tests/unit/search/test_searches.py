@@ -19,6 +19,7 @@ from raydom.search.style_images import candidates, nearest
 from raydom.search.styles import plan_style_search
 from raydom.search.trainings import plan_training_search
 from raydom.search.yaml import read_yaml
+from raydom.storage.model_run import open_model_run
 
 SIDE = 64
 
@@ -233,3 +234,39 @@ def test_the_example_spaces_can_be_searched(pytestconfig):
     for name, config in (("style", StyleConfig), ("dann", DannConfig)):
         space = read_space(read_yaml(str(pytestconfig.rootpath / "jobs" / "spaces" / f"{name}.yaml")), config, name)
         assert len(space.parameters) >= 3
+
+
+def test_an_interrupted_trial_of_a_training_goes_on_to_the_same_model(lab, tmp_path):
+    (tmp_path / "space.yaml").write_text("learning_rate: [1e-2]\n")
+
+    def problem(out):
+        training = SupervisedConfig(
+            collection=lab.source.uri,
+            out=str(tmp_path / out),
+            base_channels=4,
+            depth=2,
+            train=TrainConfig(steps=6, validate_every=2, batch_size=2, crop_px=32, validation_fraction=0.3),
+            run=RunConfig(serial=True, quiet=True),
+        )
+        search = SearchConfig(space=str(tmp_path / "space.yaml"), sample=2, sample_px=SIDE)
+        return plan_training_search(TuneSupervisedConfig(training=training, search=search))
+
+    class Killed(BaseException):
+        pass
+
+    def watch(outcome):
+        if outcome.trial.number == 1 and len(outcome.reports) == 2 and not outcome.ended:
+            raise Killed
+
+    whole, broken = problem("whole"), problem("broken")
+    search_here(whole)
+    with pytest.raises(Killed):
+        search_here(broken, watch)
+    began = broken.ledger.outcome(broken.ledger.trials()[1])
+    assert [report.steps for report in began.reports] == [2, 4]
+    search_here(broken)
+    models = [open_model_run(f"{one.ledger.folder(1)}/run") for one in (whole, broken)]
+    assert models[0].content_hash == models[1].content_hash
+    kept = [[(report.steps, report.score) for report in one.ledger.outcome(one.ledger.trials()[1]).reports]
+            for one in (whole, broken)]  # fmt: skip
+    assert kept[0] == kept[1] and len(kept[0]) == 3
