@@ -217,7 +217,7 @@ def parts(row: dict[str, Any]) -> dict[str, float]:
             "solidity",
             "density",
             "border",
-            "thickness",
+            "euler",
         )
     }
     return {
@@ -279,7 +279,8 @@ def main() -> int:
                 rows.append(row)
                 shown = ("pair", "seed", "setting", "seconds", "true_f1", "combined", "error")
                 print({name: row[name] for name in shown if name in row}, flush=True)
-                pq.write_table(pa.Table.from_pylist(rows), path)
+                names = dict.fromkeys(name for one in rows for name in one)
+                pq.write_table(pa.table({name: [one.get(name) for one in rows] for name in names}), path)
     found = groups(rows)
     show_table(pa.Table.from_pylist(correlations(found)))
     if options.choose:

@@ -26,8 +26,6 @@ from raydom.search.visibility import Visibility
 
 BEHAVIOUR = ("certainty", "agreement", "sureness")
 DESCRIPTORS = (*BEHAVIOUR, *NAMES)
-SHAPE = ("share", "density", "size", "solidity", "border", "euler")
-"""What of the structures' shape tells most."""
 LEAST_SPREAD = np.array([0.01] * len(BEHAVIOUR) + [0.05] * len(NAMES))
 """The source's crops count as differing at least by so much."""
 COMPARED = 1024
@@ -161,10 +159,9 @@ class Reference:
             **{f"like_{name}": -value for name, value in distance.items()},
             **{f"raw_{name}": value for name, value in told.items()},
         }
-        shape = _mean_distance([distance[name] for name in SHAPE])
-        penalty = max(0.0, CONTENT_THRESHOLD - scores["content_mean"])
-        missing = shape - scores["like_visibility"] + 1 - scores["agreement"]
-        scores["combined"] = 1 - missing / 3 - penalty
+        lost = max(0.0, CONTENT_THRESHOLD - scores["content_mean"])
+        missing = (-scores["like_visibility"], -scores["morphology"], 1 - scores["agreement"])
+        scores["combined"] = 1 - sum(missing) / len(missing) - lost
         return scores
 
 

@@ -6,90 +6,53 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
 from raydom.images.instances import components
 from raydom.images.objects import measure, table
 from raydom.types import Region
 
 SPECK_PX = 12
-"""What hangs together in fewer pixels is a speck, not an object."""
-SIGMAS_PX = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Scales at which the mask's variance is taken."""
-NAMES = (
-    "share", "density", "specks", "size", "solidity", "elongation", "border", "thickness", "spacing", "euler",
-    *(f"scale_{sigma:g}" for sigma in SIGMAS_PX),
-)  # fmt: skip
+"""What hangs together in fewer pixels is no object."""
+TILE_PX = 256
+NAMES = ("share", "density", "size", "solidity", "border", "euler")
 
 
 def morphology(mask: Bool[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, " descriptors"]:
     """Numbers that describe the foreground of a crop, in the order of ``NAMES``.
 
-    Shares and densities are logarithms with a floor, so that twice as much is as far as half as much and nothing at
-    all is far, but not infinitely far:
+    Of what has no upper bound the logarithm, so that twice as much is as far as half as much; with a floor, so that
+    nothing at all is far, but not infinitely far.
 
-    - ``share``: of the valid pixels that are foreground, logit.
-    - ``density``: log of objects per 256 x 256 px; ``specks``: of those below ``SPECK_PX``.
-    - ``size``: log of the mean area of objects, weighted by area, px.
-    - ``solidity`` and ``elongation`` (eccentricity) of objects, weighted by area.
+    - ``share``: logit of the share of the valid pixels that is foreground.
+    - ``density``: log of the number of objects per 256 x 256 px, and 1.
+    - ``size``: log of the mean area of objects, px, and ``solidity`` (area over that of the convex hull), both weighted
+      by area; 0 where there are none.
     - ``border``: log of the length of the border over the area, 1/px.
-    - ``thickness``: log of the mean depth within the foreground; ``spacing``: that within the background, px.
-    - ``euler``: objects less holes, per object and hole, -1 (networks) to 1 (solid objects).
-    - ``scale_s``: share of the mask's variance that is left after smoothing by s px.
+    - ``euler``: objects less holes over their number, -1 (networks) to 1 (solid objects).
     """
     mask = mask & valid
-    num_valid = max(int(valid.sum()), 1)
-    area = int(mask.sum())
-    labels = components(mask)
-    sizes = np.bincount(labels.ravel())[1:]
-    large = sizes >= SPECK_PX
-    per_tile = 256 * 256 / num_valid
+    num_valid, area = max(int(valid.sum()), 1), int(mask.sum())
     share = (area + 0.5) / (num_valid + 1.0)
-    if large.any():
+    labels = components(mask)
+    large = np.bincount(labels.ravel())[1:] >= SPECK_PX
+    objects, holes = int(large.sum()), max(int(components(~mask & valid).max(initial=0)) - 1, 0)
+    size, solidity = 0.0, 0.0
+    if objects:
         kept = np.where(np.concatenate([[False], large])[labels], labels, 0)
         inside = mask.astype(np.float32)
-        of_each = table(measure(kept, Region.whole(mask.shape), inside[None], inside), _flat(mask), None)
-        weights = of_each["area_px"] / of_each["area_px"].sum()
-        size = math.log(float((weights * of_each["area_px"]).sum()))
-        solidity, elongation = (float((weights * of_each[name]).sum()) for name in ("solidity", "eccentricity"))
-    else:
-        size, solidity, elongation = 0.0, 0.0, 0.0
+        found = table(
+            measure(kept, Region.whole(mask.shape), inside[None], inside), (mask.shape[0], mask.shape[1]), None
+        )
+        weights = found["area_px"] / found["area_px"].sum()
+        size, solidity = math.log(weights @ found["area_px"]), float(weights @ found["solidity"])
     crossings = int((mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum())
-    holes = int(components(~mask & valid).max(initial=0)) - 1
-    objects = int(large.sum())
-    euler = (objects - max(holes, 0)) / (objects + max(holes, 0) + 1)
     return np.array(
         [
             math.log(share / (1 - share)),
-            math.log(objects * per_tile + 1.0),
-            math.log(int((~large).sum()) * per_tile + 1.0),
+            math.log(objects * TILE_PX**2 / num_valid + 1.0),
             size,
             solidity,
-            elongation,
             math.log((crossings + 1.0) / (area + 10.0)),
-            math.log(_depth(mask)),
-            math.log(_depth(~mask & valid)),
-            euler,
-            *_scales(mask, valid),
+            (objects - holes) / (objects + holes + 1),
         ]
     )
-
-
-def _flat(mask: np.ndarray) -> tuple[int, int]:
-    return mask.shape[0], mask.shape[1]
-
-
-def _depth(mask: np.ndarray) -> float:
-    """Mean distance to the outside, px."""
-    if not mask.any():
-        return 0.5
-    return float(ndimage.distance_transform_edt(mask)[mask].mean())
-
-
-def _scales(mask: np.ndarray, valid: np.ndarray) -> list[float]:
-    values = np.where(valid, mask, mask[valid].mean() if valid.any() else 0.0).astype(np.float32)
-    variance = float(values.var())
-    return [
-        float(ndimage.gaussian_filter(values, sigma).var()) / (variance + 1e-4) if variance else 0.0
-        for sigma in SIGMAS_PX
-    ]
