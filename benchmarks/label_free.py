@@ -37,6 +37,7 @@ from raydom.errors import ConfigError, DataError
 from raydom.inference.job import NO_STYLE, style_of
 from raydom.report.tables import show_table
 from raydom.search.bench import Bench, plan_bench
+from raydom.search.combined import DESCRIPTORS
 from raydom.search.objectives import LABEL_FREE
 
 STUDIED = ("drive-chase", "isbi-vnc", "fluorescence-purple", "t98g")
@@ -206,20 +207,7 @@ def parts(row: dict[str, Any]) -> dict[str, float]:
     far, separation = {}, row["raw_separation"]
     for name in ("frechet", "frechet_foreground", "frechet_background"):
         far[name] = -row[name] / (separation - row[name])
-    bounded = {
-        name: -row[f"like_{name}"] / (1 - row[f"like_{name}"])
-        for name in (
-            "certainty",
-            "agreement",
-            "sureness",
-            "share",
-            "size",
-            "solidity",
-            "density",
-            "border",
-            "euler",
-        )
-    }
+    bounded = {name: -row[f"like_{name}"] / (1 - row[f"like_{name}"]) for name in DESCRIPTORS}
     return {
         "visibility": min(1.0, -row["like_visibility"]), "mmd": -row["mmd"] / 2**0.5, **far, **bounded,
         "morphology": -row["morphology"], "likeness": -row["likeness"], "confidence": -row["like_confidence"],

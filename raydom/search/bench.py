@@ -195,12 +195,12 @@ class Bench:
                 with its own at the source, its behaviour with that of the source's segmenter.
 
         Returns:
-            The label-free scores of the sample: see ``search.combined``. ``content``, the lowest content score of a
-            crop, and ``content_mean``. Where labels are known, ``true_<metric>`` of the sample and ``probe_<metric>``
-            of the probe, the counts of all crops pooled; a metric that is not defined is None.
+            The label-free scores of the sample: see ``Reference.scores``. Where labels are known, ``true_<metric>`` of
+            the sample and ``probe_<metric>`` of the probe, the counts of all crops pooled; a metric that is not defined
+            is None.
 
         Raises:
-            DataError: If pixels are not finite.
+            DataError: If pixels are not finite, or what the network tells of them.
             ConfigError: If they are not shaped like the content.
         """
         if styled.shape != self.content.pixels.shape:
@@ -214,6 +214,8 @@ class Bench:
             alone = look(network, self.spec, self._source, self._source_places, views=VIEWS[:1])
             features = Features(alone, self.spec.threshold)
         told = look(network or self.network, self.spec, styled.to(self.device), self._places)
+        if not bool(torch.isfinite(told.logits).all()):
+            raise DataError("what the network tells of the crops is not finite; its training has diverged.")
         n = len(self._sample)
         contents = self._contents(styled[:n])
         found: dict[str, float | None] = dict(self._reference.scores(told.first(n), self._crops, contents, features))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,8 +71,10 @@ class Features:
         self._mean, self._std = points.mean(dim=0), points.std(dim=0).clamp(min=1e-6)
         self._points, self._foreground = self._standard(seen)
         self._bandwidth = median_bandwidth(_some(self._points))
-        self.separation = frechet(self._points[self._foreground], self._points[~self._foreground])
-        """Distance of foreground and background: what counts as far."""
+        classes = self._points[self._foreground], self._points[~self._foreground]
+        some = min(map(len, classes)) >= LEAST_POINTS
+        self.separation = frechet(*classes) if some else math.sqrt(2 * points.shape[1])
+        """Distance of foreground and background (or else that of any two points): what counts as far."""
 
     def distances(self, seen: Seen) -> dict[str, float]:
         """How far the features of other crops are, all, and class by class; 0 is like the source."""
@@ -87,8 +90,9 @@ class Features:
         return neighbourhood_density(_some(self._standard(seen)[0]))
 
     def _of_class(self, points: Tensor, theirs: Tensor) -> float:
-        """A class that is not there is as far as the source's classes are from each other."""
-        return self.separation if len(points) < LEAST_POINTS else frechet(points, theirs)
+        """A class that is at one of both alone is as far as the source's classes are from each other."""
+        there = [len(one) >= LEAST_POINTS for one in (points, theirs)]
+        return frechet(points, theirs) if all(there) else self.separation * any(there)
 
     def _standard(self, seen: Seen) -> tuple[Tensor, Tensor]:
         points = (seen.features.flatten(0, 1) - self._mean) / self._std
@@ -126,7 +130,20 @@ class Reference:
     def scores(
         self, seen: Seen, crops: Crops, contents: Sequence[float], features: Features | None = None
     ) -> dict[str, float]:
-        """The label-free scores of crops by name.
+        """The label-free scores of crops by name; larger is better.
+
+        - ``combined``: 1 as at the source, about 0 for what has collapsed. 1 less the mean of what is missing of three
+          things, each from 0 to 1: ``visibility`` (as a share of that at the source; more is no fault), ``morphology``
+          and ``agreement``; and less the part by which the mean content score is below ``CONTENT_THRESHOLD``. All three
+          are needed: background alone agrees with itself, and noise may well be shaped like cells.
+        - ``certainty``, ``agreement``, ``im``, ``snd`` (of the predictions) and ``snd_features``: see
+          ``search.label_free``; ``visibility``: see there.
+        - ``mmd``, ``frechet`` and that of both classes: minus the distance of the features from those at the source.
+        - ``morphology`` and ``likeness``: minus the mean distance of the shape of what is segmented, or of how sure the
+          segmenter is and agrees with itself, from the source's. Each number's distance d, in deviations of the
+          source's crops, counts as d / (1 + d).
+        - ``content`` and ``content_mean``: the lowest content score of a crop, and their mean.
+        - ``like_...`` and ``raw_...``: what these are made of.
 
         Args:
             seen: What a segmenter tells of what was made of them.

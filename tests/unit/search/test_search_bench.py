@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from raydom.algorithms.trained import load_trained
 from raydom.config import ModelSpec, NetworkConfig
 from raydom.errors import ConfigError, DataError
 from raydom.networks.unet import UNet
@@ -138,6 +139,19 @@ def test_small_images_are_mirrored_and_that_part_does_not_count(model, domains):
     spoilt = styled.clone()
     spoilt[:, :, 96:] = 1 - spoilt[:, :, 96:]
     assert bench.scores(spoilt)["true_f1"] == 1.0
+
+
+def test_a_segmenter_that_tells_nothing_anywhere_gets_finite_scores_and_one_that_diverged_none(model, domains):
+    run = model()
+    bench = Bench(plan_bench(run, *domains, **SMALL))
+    network = load_trained(run)[0]
+    network.head.bias.fill_(-100.0)
+    blind = bench.scores(bench.content.pixels, network=network)
+    assert np.isfinite([value for value in blind.values() if value is not None]).all()
+    assert blind["combined"] < bench.scores(bench.content.pixels)["combined"]
+    network.head.bias.fill_(float("nan"))
+    with pytest.raises(DataError, match="has diverged"):
+        bench.scores(bench.content.pixels, network=network)
 
 
 def test_crops_lie_where_the_mask_is_valid(model, make_collection, domains):
