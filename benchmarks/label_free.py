@@ -93,9 +93,7 @@ def settings() -> Iterator[Setting]:
     yield from each("nst", features="squeezenet1_1", steps=40)
     yield from each("nst", features="squeezenet1_1", steps=40, style_ratio=100.0)
     for others in ({"init": "content"}, {"style_ratio": 1.0}):
-        yield from each("nst", ("s0",), features="squeezenet1_1", steps=40, **others)
-    yield from each("analogy", ("s0",), deconvolution_iterations=20, patchmatch_iterations=4)
-    yield from each("strotss", ("s0",), steps=10)
+        yield from each("nst", features="squeezenet1_1", steps=40, **others)
 
 
 def stylised(setting: Setting, pair: str, bench: Bench, data: Path, kept: Path) -> tuple[np.ndarray, float]:
