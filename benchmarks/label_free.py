@@ -1,13 +1,14 @@
 """What scores without labels are worth: their rank correlation with the true F1, and what choosing by them costs.
 
-For each pair of ``adaptation.py`` a source model, and some fifty ways to stylise crops of the target, good ones and
-destructive ones; every label-free score of each, and F1 against the labels of the same crops. (Crops stand for whole
-images: stylising and segmenting whole images fifty times takes a day.)
+For four pairs of ``adaptation.py`` a source model, and forty-one ways to stylise 8 crops of 256 px of the target, good
+ones and destructive ones; every label-free score of each, and F1 against the labels of the same crops. (Crops stand for
+whole images, for which it would take a day. ``strotss`` and ``analogy`` are left out, which take minutes a setting.)
 
     RAYDOM_DATA=... RAYDOM_WEIGHTS=... uv run python benchmarks/label_free.py --out benchmarks/results --seeds 0 1
 
 Stylised crops are kept in OUT/label-free, rows in OUT/label_free.parquet; what is there already is not made again, so
-that scores can be changed and asked again (``--again``) in a minute. ``--table`` only shows the table.
+that scores can be changed and asked again (``--again``) in a minute. ``--table`` only shows the table, ``--choose`` also what the best combination would be, each
+pair left out in turn: that is how ``combined`` came about.
 """
 
 from __future__ import annotations
