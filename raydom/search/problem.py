@@ -34,8 +34,6 @@ class Problem(ABC):
     search: SearchConfig
     space: Space
     objective: str
-    usable_early: bool = False
-    """Whether a trial that was ended early is a result too: that of fewer steps."""
     max_steps: int
     """Of a trial, at most."""
 

@@ -49,19 +49,19 @@ def conclude(problem: Problem) -> SearchResult:
         raise ConfigError(f"{problem.out} holds no trial.")
     table = trial_table(problem, outcomes)
     write_table(files.join(problem.out, TABLE), table)
-    best = best_of(outcomes, problem.search.require_gain, usable_early=problem.usable_early)
+    best = best_of(outcomes, problem.search.require_gain)
     if best is not None:
         comment = f"Trial {best.trial.number} of this search, score {best.score:.4g}. For raydom segment --config."
         write_yaml(files.join(problem.out, BEST), segmentation(problem, best), comment)
     return SearchResult(outcomes, best, table)
 
 
-def best_of(outcomes: Sequence[Outcome], require_gain: float | None, *, usable_early: bool = False) -> Outcome | None:
-    """The trial with the highest score of those that came to their end, or all; the earliest of equal ones.
+def best_of(outcomes: Sequence[Outcome], require_gain: float | None) -> Outcome | None:
+    """The trial with the highest score, the earliest of equal ones. One that was ended early counts as far as it came.
 
     With ``require_gain`` it must be better than the unadapted by that much, or the answer is the unadapted.
     """
-    scored = [one for one in outcomes if one.score is not None and (one.finished or usable_early)]
+    scored = [one for one in outcomes if one.score is not None]
     best = max(scored, key=lambda one: (one.score, -one.trial.number), default=None)
     unadapted = next((one for one in scored if one.trial.number == UNADAPTED), None)
     if best is None or unadapted is None or require_gain is None:
@@ -71,23 +71,23 @@ def best_of(outcomes: Sequence[Outcome], require_gain: float | None, *, usable_e
 
 
 def trial_table(problem: Problem, outcomes: Sequence[Outcome]) -> pa.Table:
-    """A row a trial: its number, what became of it, its values (a column each), score, steps, seconds, all scores by
-    name, its whole configuration as JSON, and its error."""
+    """A row a trial: its number, what became of it, and at its best report the values (a column each), score, steps and
+    all scores by name; its seconds, its whole configuration as JSON, and its error."""
     names = list(problem.space.parameters)
-    scores = list(dict.fromkeys(name for one in outcomes for report in one.reports[-1:] for name in report.scores))
+    scores = list(dict.fromkeys(name for one in outcomes for report in one.reports for name in report.scores))
     rows: list[dict[str, Any]] = []
     for one in outcomes:
-        last = one.reports[-1] if one.reports else None
+        best = one.best or (one.reports[-1] if one.reports else None)
         config = problem.config_of(replace(one.trial, values=one.values))
         rows.append(
             {"trial": one.trial.number, "status": one.status}
             | {name: _plain(one.values.get(name)) for name in names}
             | {
                 "score": one.score,
-                "steps": None if last is None else last.steps,
-                "seconds": None if last is None else last.seconds,
+                "steps": None if best is None else best.steps,
+                "seconds": one.reports[-1].seconds if one.reports else None,
             }
-            | {name: None if last is None else last.scores.get(name) for name in scores}
+            | {name: None if best is None else best.scores.get(name) for name in scores}
             | {
                 "config": json.dumps(to_dict(dict(config))),
                 "error": one.error,

@@ -52,8 +52,6 @@ class StyleProblem(Problem):
     threads: int
     device: str
 
-    usable_early = True
-
     @property
     def seed(self) -> int:
         return self.base.seed

@@ -105,7 +105,7 @@ class TrainingProblem(Problem):
 
 
 class TrainingRunner:
-    """Makes trials of trainings, each in a model run of its own.
+    """Makes trials of trainings. The model run of each is what it had made at its best report.
 
     Args:
         problem: The search.
@@ -135,45 +135,54 @@ class TrainingRunner:
         began = time.perf_counter()
         if trial.number == UNADAPTED and self.problem.bench is not None:
             assert self.bench is not None
-            scores = self.bench.scores(self.bench.content.pixels)
-            yield self._report(self.problem.max_steps, scores, None, began, values, final=True)
+            scores = reported(self.bench.scores(self.bench.content.pixels))
+            score = objective_of(scores, self.problem.objective, self.problem.search.probe)
+            seconds = time.perf_counter() - began
+            yield TrialReport(self.problem.max_steps, score, scores, seconds, final=True, values=values)
             return
         out = files.join(self.problem.ledger.folder(trial.number), RUN)
         with _told_before():
             plan = plan_training(self.problem.training(values, out))
         device = torch.device("cuda" if plan.run.gpus_per_worker > 0 else "cpu")
         self.state = state
+        best = self.problem.ledger.outcome(trial).score
         with as_worker(plan):
             training = plan.assemble(device)
-            steps = progress(training, plan.train, plan.num_steps, device=device, checkpoint=state)
-            for report, made in steps:
+            for report, made in progress(training, plan.train, plan.num_steps, device=device, checkpoint=state):
                 if made is None or (saved := made()) is None:
                     continue
                 save_checkpoint(files.join(out, CHECKPOINTS, "serial"), report.step, saved)
                 self.state = saved
-                if report.step < plan.num_steps:
-                    weights = {
-                        name: v.detach().cpu().numpy() for name, v in training.algorithm.exported().state_dict().items()
-                    }
-                    scores = self._scores(
-                        plan, f"{out}-{report.step:08d}", Finished(weights, report.step, report.score, ())
-                    )
-                    yield self._report(report.step, scores, report.score, began, values)
+                if report.step == plan.num_steps:
+                    break
+                weights = {
+                    name: value.detach().cpu().numpy()
+                    for name, value in training.algorithm.exported().state_dict().items()
+                }
+                now = Finished(weights, report.step, report.score, finished(saved).rows)
+                found = self._report(plan, now, report.step, began, values)
+                best = self._kept(plan, now, found, best)
+                yield found
         assert self.state is not None
-        result = finished(self.state)
-        scores = self._scores(plan, out, result)
-        yield self._report(self.problem.max_steps, scores, result.best_score, began, values, final=True)
+        last = finished(self.state)
+        found = self._report(plan, last, self.problem.max_steps, began, values, final=True)
+        self._kept(plan, last, found, best)
+        yield found
 
-    def _scores(self, plan: TrainingPlan, out: str, result: Finished) -> dict[str, float | None]:
-        """Of a model run that is written for it; one of a training that goes on is removed again."""
-        ends = out == plan.out
-        if self.bench is None and not ends:
+    def _kept(self, plan: TrainingPlan, made: Finished, report: TrialReport, best: float | None) -> float:
+        """Keep what a training has made as the trial's model run, if it is the best so far; the best score."""
+        assert report.score is not None
+        if best is not None and report.score <= best:
+            return best
+        write_model_run(plan.out, plan.spec, made.weights, _record(plan, made), made.rows)
+        return report.score
+
+    def _scores(self, plan: TrainingPlan, made: Finished, steps: int) -> dict[str, float | None]:
+        """On the sample, of a model run that is written for it and removed again."""
+        if self.bench is None:
             return {}
-        training = plan.settings() | {"best_step": result.best_step, "best_score": result.best_score}
-        run = write_model_run(out, plan.spec, result.weights, training, result.rows)
+        run = write_model_run(f"{plan.out}-{steps:08d}", plan.spec, made.weights, _record(plan, made))
         try:
-            if self.bench is None:
-                return {}
             if isinstance(plan.spec, GeneratorSpec):
                 style = StyleConfig(method=plan.spec.kind, generator=run.uri)
                 styler = Styler(get_method(style.method), style_of(style, str(self.bench.device)), style)
@@ -182,21 +191,18 @@ class TrainingRunner:
             network, _ = load_trained(run)
             return self.bench.scores(self.bench.content.pixels, network.to(self.bench.device))
         finally:
-            if not ends:
-                files.remove(out)
+            files.remove(run.uri)
 
     def _report(
-        self,
-        steps: int,
-        scores: Mapping[str, float | None],
-        validation: float | None,
-        began: float,
-        values: Values,
-        final: bool = False,
+        self, plan: TrainingPlan, made: Finished, steps: int, began: float, values: Values, final: bool = False
     ) -> TrialReport:
-        kept = reported(scores) | {VALIDATION: validation}
+        kept = reported(self._scores(plan, made, steps)) | {VALIDATION: made.best_score}
         score = objective_of(kept, self.problem.objective, self.problem.search.probe)
         return TrialReport(steps, score, kept, time.perf_counter() - began, final, values)
+
+
+def _record(plan: TrainingPlan, made: Finished) -> dict[str, Any]:
+    return plan.settings() | {"best_step": made.best_step, "best_score": made.best_score}
 
 
 def plan_training(config: TrainingConfig) -> TrainingPlan:

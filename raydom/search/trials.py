@@ -68,15 +68,20 @@ class Outcome:
         return "finished" if self.finished else "stopped" if self.stopped else "unfinished"
 
     @property
-    def values(self) -> Values:
-        """By now."""
-        last = self.reports[-1].values if self.reports else None
-        return self.trial.values if last is None else last
+    def best(self) -> TrialReport | None:
+        """The report with the highest score, the earliest of equal ones; None of a trial that failed."""
+        scored = [report for report in self.reports if report.score is not None]
+        return max(scored, key=lambda report: report.score or 0.0, default=None) if self.error is None else None
 
     @property
     def score(self) -> float | None:
-        """The last."""
-        return self.reports[-1].score if self.reports and self.error is None else None
+        """The highest."""
+        return None if self.best is None else self.best.score
+
+    @property
+    def values(self) -> Values:
+        """Of the best report."""
+        return self.trial.values if self.best is None or self.best.values is None else self.best.values
 
 
 class Ledger:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from raydom.algorithms.trained import load_trained
 from raydom.cli import main, parse
 from raydom.commands import DannConfig, SupervisedConfig, TuneStyleConfig
 from raydom.commands.search import TuneDannConfig, TuneSupervisedConfig
@@ -194,6 +195,11 @@ def test_a_search_of_trainings_scores_the_models_that_it_leaves(lab, tmp_path):
     found = conclude(scored)
     assert len(found.outcomes) == 3 and found.outcomes[0].trial.values == {}
     assert {"combined", "true_f1", "validation"} <= {*found.table.column_names}
+    bench = scored.runner().bench
+    for one in found.outcomes[1:]:  # the run holds what had the score
+        network, _ = load_trained(f"{scored.ledger.folder(one.trial.number)}/run")
+        assert bench.scores(bench.content.pixels, network)["combined"] == one.score
+    assert not [name for name in (tmp_path / "scored" / "trials" / "00001").iterdir() if "run-" in name.name]
 
 
 def test_searches_of_trainings_are_refused(lab, tmp_path):

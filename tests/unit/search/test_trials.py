@@ -87,12 +87,22 @@ def test_the_answer_may_be_not_to_adapt():
     def of(number, score, finished=True):
         return Outcome(Trial(number, {}), (TrialReport(1, score),), finished, not finished)
 
-    found = [of(0, 0.50), of(1, 0.52), of(2, 0.49), of(3, 0.90, finished=False)]
+    found = [of(0, 0.50), of(1, 0.52), of(2, 0.49), of(3, 0.51, finished=False)]
     assert best_of(found, None).trial.number == 1
     assert best_of(found, 0.01).trial.number == 1
     assert best_of(found, 0.05).trial.number == 0
-    assert best_of(found, None, usable_early=True).trial.number == 3
+    assert best_of([*found, of(4, 0.9, finished=False)], 0.05).trial.number == 4  # good, as far as it came
     assert best_of([], 0.05) is None
+
+
+def test_a_trial_is_worth_its_best_report():
+    reports = [
+        TrialReport(step, score, values={"steps": step}) for step, score in ((1, 0.2), (2, 0.6), (3, 0.6), (4, 0.5))
+    ]
+    outcome = Outcome(Trial(1, {"steps": 4}), tuple(reports), finished=True)
+    assert (outcome.best.steps, outcome.score, outcome.values) == (2, 0.6, {"steps": 2})
+    failed = replace(outcome, error="it diverged")
+    assert (failed.best, failed.score, failed.values) == (None, None, {"steps": 4})
 
 
 def test_what_is_kept_of_a_trial_is_given_again(tmp_path):
