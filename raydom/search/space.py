@@ -19,7 +19,7 @@ import numpy as np
 from raydom.config import to_dict
 from raydom.errors import ConfigError
 
-RANGE = re.compile(r"(\w+)\s*\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
+RANGE = re.compile(r"\s*(\w+)\s*\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)\s*")
 Values = dict[str, Any]
 """A value for each parameter, by its dotted path."""
 RANGES = {
@@ -194,9 +194,7 @@ def _named(name: str, leaves: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _distribution(name: str, value: Any, hint: Any) -> Choice | Range:
-    match = (
-        re.fullmatch(r"\s*(\w+)\s*\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)\s*", value) if isinstance(value, str) else None
-    )
+    match = RANGE.fullmatch(value) if isinstance(value, str) else None
     if match is not None and match[1] in RANGES:
         options = RANGES[match[1]]
         kinds = _kinds(hint)
@@ -204,6 +202,10 @@ def _distribution(name: str, value: Any, hint: Any) -> Choice | Range:
             low, high = float(match[2]), float(match[3])
         except ValueError:
             raise ConfigError(f"space: {name}: {value} has bounds that are no numbers.") from None
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ConfigError(f"space: {name}: {value} needs finite bounds.")
+        if options.get("integer") and not (low.is_integer() and high.is_integer()):
+            raise ConfigError(f"space: {name}: {value} needs whole numbers as bounds.")
         if not low < high or (options.get("log") and low <= 0):
             raise ConfigError(
                 f"space: {name}: {value} needs its lower bound first"
@@ -244,7 +246,10 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if value is None and types.NoneType in kinds:
         return None
     if tuple in kinds:  # as lists, or as on the command line
-        return [word for word in value.split(",") if word] if isinstance(value, str) else list(value)
+        words = [word for word in value.split(",") if word] if isinstance(value, str) else value
+        if not isinstance(words, list | tuple):
+            raise ConfigError(f"space: {name} takes words, with commas between or as a list; got {value!r}.")
+        return [str(word) for word in words]
     if isinstance(value, str) and kinds & {int, float}:  # YAML reads 1e3 as text
         with contextlib.suppress(ValueError):
             value = float(value)
