@@ -13,6 +13,8 @@ from raydom.search.space import Choice, Range, Space, Values
 
 MOST_TRIES = 200
 """Proposals in a row that were there already, or cannot be, after which a space counts as exhausted."""
+ESTIMATED_TRIES = 20
+"""Of these, so many by the estimator: where the best values have few combinations, it would ask for those for ever."""
 
 Accept = Callable[[Values], "Values | None"]
 """The values of a proposal that matter, or None if it cannot be or was made before."""
@@ -79,17 +81,18 @@ class TpeProposer(Proposer):
         self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
         self._distributions = {name: self._distribution(one) for name, one in space.parameters.items()}
         self._asked: list[tuple[Values, Any]] = []
+        self._at_random = RandomProposer(space, accept, seed)
 
     def propose(self) -> Values | None:
         fail = self._optuna.trial.TrialState.FAIL
-        for _ in range(MOST_TRIES):
+        for _ in range(ESTIMATED_TRIES):
             asked = self._study.ask(self._distributions)
             found = self.accept({name: self._value(name, asked.params[name]) for name in self.space.parameters})
             if found is not None:
                 self._asked.append((found, asked))
                 return found
             self._study.tell(asked, state=fail)
-        return None
+        return self._at_random.propose()
 
     def tell(self, values: Values, score: float | None) -> None:
         state = self._optuna.trial.TrialState
