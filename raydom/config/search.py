@@ -18,7 +18,7 @@ class SearchConfig:
     """YAML file of what is searched: a field of the configuration, and a list of values, uniform(a, b), loguniform(a,
     b), int(a, b), logint(a, b), or one value. Default, of styles: method, style image, steps and style ratio."""
     trials: int = 50
-    """Trials at most, beside trial 0, which is not adapted."""
+    """Trials at most, beside trial 0, which is not adapted (of a search without a target: the settings as given)."""
     searcher: str | None = None
     """grid (every combination of lists), random, or tpe (Optuna's tree-structured Parzen estimator). Default: grid
     where all are lists and have no more combinations than there are trials; else tpe."""
@@ -27,7 +27,8 @@ class SearchConfig:
     ones go on from the better ones, with other values; for trainings)."""
     objective: str | None = None
     """By what trials are compared: a score without labels (combined, certainty, agreement, ...), validation (of a
-    training: its own score), or, with --probe, any score of `raydom evaluate`, such as f1. Default: combined."""
+    supervised training: its own score), or, with --probe, any score of `raydom evaluate`, such as f1. Default:
+    combined; of a supervised training without a target, validation."""
     probe: int = 0
     """Labelled images of the target that the objective may look at. They are left out of the reported scores."""
     require_gain: float | None = None

@@ -28,6 +28,8 @@ SHOWN = 10
 TRUTHS = ("true_ap_50", "true_mean_dice", "true_f1")
 """Scores against labels, of which the first that is known is reported."""
 
+NOT_ADAPTED = "not adapted"
+"""What trial 0 is, where there is a target."""
 COLUMNS = 3
 LONGEST_LABEL = 24
 SPREAD = 0.12
@@ -46,7 +48,9 @@ def show_search(problem: Problem, result: SearchResult) -> int:
             f"{failed} trials failed; trial {first.trial.number}: {first.error}", markup=False, soft_wrap=True
         )
     if result.best is None:
-        console.print(f"No trial could be scored. See {files.join(problem.out, TABLE)}.", markup=False, soft_wrap=True)
+        why = "Trial 0 failed, so no gain can be told: give no --require-gain, or search again in another --out."
+        why = why if len(scored) else "No trial could be scored."
+        console.print(f"{why} See {files.join(problem.out, TABLE)}.", markup=False, soft_wrap=True)
         return 1
     truth = truth_column(scored)
     names = [name for name in problem.space.parameters if len(set(scored[name].to_pylist())) > 1]
@@ -55,25 +59,29 @@ def show_search(problem: Problem, result: SearchResult) -> int:
     if UNADAPTED not in top["trial"].to_pylist():
         top = pa.concat_tables([top, scored.filter(pc.equal(scored["trial"], UNADAPTED))])
     columns = ["trial", "status", *names, "score", *([truth] if truth else []), "seconds"]
-    shown = pa.table(
-        {name: [_short(v) if isinstance(v, str) else v for v in top[name].to_pylist()] for name in columns}
-    )
+    values = {name: top[name].to_pylist() for name in columns}
+    # Learning rates and weights are small or large: as many digits as they have.
+    values |= {name: [None if value is None else _short(value) for value in values[name]] for name in names}
+    shown = pa.table(values)
     show_table(shown.rename_columns(["objective" if name == "score" else name for name in columns]))
     best, unadapted = result.best, result.unadapted
+    called = NOT_ADAPTED if problem.adapts else "as given"
     told = f"trial {best.trial.number}, {problem.objective} {best.score:.3f}"
     if unadapted is not None and unadapted.score is not None:
-        told += f" (not adapted: {unadapted.score:.3f})"
+        told += f" ({called}: {unadapted.score:.3f})"
     if best.trial.number == UNADAPTED:
-        told = f"do not adapt: no trial is better than trial 0 by more than {problem.search.require_gain or 0:g}"
+        advice = "do not adapt" if problem.adapts else "the settings as they were given"
+        told = f"{advice}: no trial is better than trial 0 by more than {problem.search.require_gain or 0:g}"
     console.print(
         f"Best of {len(result.outcomes)} trials{f', {stopped} of them ended early' if stopped else ''}: {told}.",
         markup=False,
         soft_wrap=True,
     )
     figure = files.join(problem.out, FIGURE)
-    search_figure(result.table, problem.space, problem.objective, truth, figure)
+    search_figure(result.table, problem.space, problem.objective, truth, called, figure)
     console.print(
-        f"Use it with: raydom segment --config {files.join(problem.out, BEST)}\nAll trials: "
+        f"Use it with: raydom segment {'' if problem.adapts else 'COLLECTION '}--config "
+        f"{files.join(problem.out, BEST)}\nAll trials: "
         f"{files.join(problem.out, TABLE)}; drawn in {figure}",
         markup=False,
         soft_wrap=True,
@@ -87,7 +95,7 @@ def truth_column(table: pa.Table) -> str | None:
     return names[0] if names else None
 
 
-def search_figure(table: pa.Table, space: Space, objective: str, truth: str | None, uri: str) -> None:
+def search_figure(table: pa.Table, space: Space, objective: str, truth: str | None, called: str, uri: str) -> None:
     """Draw a search.
 
     Args:
@@ -95,6 +103,7 @@ def search_figure(table: pa.Table, space: Space, objective: str, truth: str | No
         space: What was searched.
         objective: Name of the score.
         truth: Column with the score against labels that the search did not look at; None: there is none.
+        called: What trial 0 is.
         uri: PNG to write.
     """
     rows = [row for row in table.to_pylist() if row["score"] is not None]
@@ -105,7 +114,7 @@ def search_figure(table: pa.Table, space: Space, objective: str, truth: str | No
     figure, axes = plt.subplots(height, columns, figsize=(4.4 * columns, 3.6 * height), squeeze=False)
     flat = list(axes.ravel())
     for name, axis in zip(shown, flat, strict=False):
-        _parameter(axis, [row for row in rows if row[name] is not None], name, space.parameters[name], rows)
+        _parameter(axis, [row for row in rows if row[name] is not None], name, space.parameters[name], rows, called)
         axis.set_ylabel(objective)
     if truth is not None:
         _against_truth(flat[len(shown)], rows, objective, truth)
@@ -118,7 +127,9 @@ def search_figure(table: pa.Table, space: Space, objective: str, truth: str | No
     files.write_bytes_atomic(uri, sink.getvalue())
 
 
-def _parameter(axis: Axes, rows: list[dict], name: str, parameter: Choice | Range, every: list[dict]) -> None:
+def _parameter(
+    axis: Axes, rows: list[dict], name: str, parameter: Choice | Range, every: list[dict], called: str
+) -> None:
     values, scores = [row[name] for row in rows], [row["score"] for row in rows]
     if isinstance(parameter, Range):
         axis.scatter(values, scores, s=14)
@@ -132,7 +143,7 @@ def _parameter(axis: Axes, rows: list[dict], name: str, parameter: Choice | Rang
         axis.set_xticks(range(len(kinds)), [_short(value) for value in kinds], rotation=30, ha="right", fontsize=8)
     unadapted = [row["score"] for row in every if row["trial"] == 0]
     if unadapted:
-        axis.axhline(unadapted[0], color="gray", linestyle="--", linewidth=1, label="not adapted")
+        axis.axhline(unadapted[0], color="gray", linestyle="--", linewidth=1, label=called)
         axis.legend(fontsize=8)
     axis.set_xlabel(name)
 
@@ -143,7 +154,7 @@ def _against_truth(axis: Axes, rows: list[dict], objective: str, truth: str) -> 
     axis.scatter(x, y, s=14)
     for row in both:
         if row["trial"] == 0:
-            axis.scatter(row["score"], row[truth], s=60, facecolors="none", edgecolors="gray", label="not adapted")
+            axis.scatter(row["score"], row[truth], s=60, facecolors="none", edgecolors="gray", label=NOT_ADAPTED)
             axis.legend(fontsize=8)
     axis.set_xlabel(objective)
     axis.set_ylabel(truth)

@@ -176,7 +176,11 @@ class Bench:
         self._probe = _cut(target, plan.probe_ids, probed, plan, self.spec, plan.label, plan.mask, 1)
         of_source = _cut(source, plan.source_ids, SOURCE_CROPS, plan, self.spec, None, plan.source_mask, 0)
         self.content = self._inputs([*self._sample, *self._probe])
-        self._kind = None if plan.label is None else _kind_of(self.spec, [*self._sample, *self._probe], plan.label)
+        self._kind = (
+            None
+            if plan.label is None
+            else kind_of(self.spec, [crop.record for crop in (*self._sample, *self._probe)], plan.label)
+        )
         self._crops = _asked(self._sample)
         self._places = sample_pixels(_valid([*self._sample, *self._probe]), SAMPLES, self._generator(0))
         self._source = self._inputs(of_source).pixels
@@ -325,9 +329,9 @@ def _labels(logits: Tensor, spec: ModelSpec) -> np.ndarray:
     return instances(maps, spec.network.output, spec.threshold, InstanceConfig())
 
 
-def _kind_of(spec: ModelSpec, crops: Sequence[_Crop], label: str) -> str:
+def kind_of(spec: ModelSpec, records: Sequence[ImageRecord], label: str) -> str:
     """What is scored: as ``evaluate`` would, of the labels that the model writes."""
-    kinds = label_kinds([crop.record for crop in crops if label in crop.record.labels], label)
+    kinds = label_kinds([record for record in records if label in record.labels], label)
     if spec.num_classes > 2 or "semantic" in kinds:
         return "semantic"
     return "instance" if spec.network.output != "classes" and "instance" in kinds else "binary"

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from raydom.errors import ConfigError
 from raydom.images.overlaps import Overlaps
+from raydom.search.bench import BenchPlan, kind_of
+from raydom.storage.collection import open_collection
+from raydom.storage.model_run import open_model_run
 from raydom.training.tallies import KINDS, tally, tally_scores
 
 LABEL_FREE = (
@@ -40,6 +43,25 @@ def check_objective(name: str, probe: int, *, trains: bool = False) -> str:
     if probe and name not in labelled:
         raise ConfigError(f"--probe {probe} has no effect on --objective {name}, which needs no labels. Leave it out.")
     return name
+
+
+def check_probe(name: str, bench: BenchPlan) -> None:
+    """Refuse a score that labels such as these do not have.
+
+    Raises:
+        ConfigError: Naming those that they have.
+    """
+    if not bench.probe_ids or bench.label is None:
+        return
+    target = open_collection(bench.target)
+    records = [target[image_id].record for image_id in (*bench.target_ids, *bench.probe_ids)]
+    kind = kind_of(open_model_run(bench.model).spec, records, bench.label)
+    scores = tally_scores(tally(Overlaps.none(), kind), kind)
+    if name not in scores:
+        raise ConfigError(
+            f"--objective {name}: what the model tells of {bench.target} is scored as {kind} labels, which have "
+            f"{', '.join(scores)}. Choose one of these."
+        )
 
 
 def objective_of(scores: Mapping[str, float | None], name: str, probe: int) -> float:

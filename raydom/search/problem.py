@@ -38,6 +38,11 @@ class Problem(ABC):
     """Of a trial, at most."""
 
     @property
+    def adapts(self) -> bool:
+        """Whether trials are scored on a target, where trial 0 is the model that was not adapted to it."""
+        return True
+
+    @property
     @abstractmethod
     def seed(self) -> int:
         """Of what is drawn."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from raydom.config import GeneratorSpec, StyleConfig, StyleOptions, to_dict
+from raydom.config import GeneratorSpec, ImageFilter, StyleConfig, StyleOptions, to_dict
 from raydom.errors import ConfigError
 from raydom.search.problem import Problem
 from raydom.search.styles import StyleProblem
@@ -29,7 +29,7 @@ class SearchResult:
     outcomes: tuple[Outcome, ...]
     """Of all trials, by number."""
     best: Outcome | None
-    """The answer; None if no trial could be scored."""
+    """The answer; None if no trial could be scored, or none compared with trial 0 though a gain is required."""
     table: pa.Table
 
     @property
@@ -59,13 +59,16 @@ def conclude(problem: Problem) -> SearchResult:
 def best_of(outcomes: Sequence[Outcome], require_gain: float | None) -> Outcome | None:
     """The trial with the highest score, the earliest of equal ones. One that was ended early counts as far as it came.
 
-    With ``require_gain`` it must be better than the unadapted by that much, or the answer is the unadapted.
+    With ``require_gain`` it must be better than the unadapted by that much, or the answer is the unadapted; there is
+    none if the unadapted has no score.
     """
     scored = [one for one in outcomes if one.score is not None]
     best = max(scored, key=lambda one: (one.score, -one.trial.number), default=None)
     unadapted = next((one for one in scored if one.trial.number == UNADAPTED), None)
-    if best is None or unadapted is None or require_gain is None:
+    if best is None or require_gain is None:
         return best
+    if unadapted is None:
+        return None
     assert best.score is not None and unadapted.score is not None
     return best if best.score - unadapted.score > require_gain else unadapted
 
@@ -107,6 +110,8 @@ def trial_table(problem: Problem, outcomes: Sequence[Outcome]) -> pa.Table:
             columns[name] = pa.array(column, types[name])
         elif name in names and not all(isinstance(value, int | float | None) for value in column):
             columns[name] = pa.array([None if value is None else str(value) for value in column], pa.string())
+        elif name in names and all(isinstance(value, int | None) for value in column):
+            columns[name] = pa.array([None if value is None else int(value) for value in column], pa.int64())
         else:
             columns[name] = pa.array([None if value is None else float(value) for value in column], pa.float64())
     return pa.table(columns)
@@ -118,12 +123,11 @@ def segmentation(problem: Problem, best: Outcome) -> dict[str, Any]:
     if isinstance(problem, StyleProblem):
         style = problem.style_config(best.values)
         own = {"method": style.method} | ({"style": style.style} if style.style is not None else {})
-        return {
-            "collection": problem.bench.target, "model": problem.bench.model, **labels, **own,
-            **_options(style),
-        }  # fmt: skip
+        target = {"collection": problem.bench.target, **changed(problem.images, ImageFilter())}
+        return {**target, "model": problem.bench.model, **labels, **own, **_options(style)}
     assert isinstance(problem, TrainingProblem)
-    target: Mapping[str, Any] = {} if problem.bench is None else {"collection": problem.bench.target}
+    bench = problem.bench
+    target = {} if bench is None else {"collection": bench.target, **changed(problem.images, ImageFilter())}
     if problem.bench is not None and best.trial.number == UNADAPTED:
         return {**target, "model": problem.bench.model, **labels}
     run = files.join(problem.ledger.folder(best.trial.number), RUN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from raydom.algorithms.display import DisplayRange
 from raydom.algorithms.style_interface import StyleInput
 from raydom.algorithms.styles import feature_network
-from raydom.config import DEFAULT_FEATURES
+from raydom.config import DEFAULT_FEATURES, ImageFilter
 from raydom.errors import ConfigError
 from raydom.images.resample import grid_size
 from raydom.inference.job import style_input
@@ -23,13 +23,14 @@ COMPARED_PX = 256
 """Images are compared at this size of their longer side."""
 
 
-def candidates(asked: Sequence[str], source: str) -> tuple[str, ...]:
+def candidates(asked: Sequence[str], source: str, images: ImageFilter | None = None) -> tuple[str, ...]:
     """The images that were asked for, each once, in order.
 
     Args:
         asked: Paths or patterns of files (``styles/*.tif``), and conditions on the source's manifest (``split=train``),
             all of which must hold; nothing: all images of the source.
         source: The source collection.
+        images: Which of its images are meant; default: all.
 
     Raises:
         ConfigError: If a pattern or the conditions fit no image.
@@ -38,9 +39,13 @@ def candidates(asked: Sequence[str], source: str) -> tuple[str, ...]:
     patterns = [one for one in asked if one not in conditions]
     found = [uri for pattern in patterns for uri in _matching(pattern)]
     if conditions or not patterns:
-        chosen = open_collection(source).filter(keep=conditions)
+        collection = open_collection(source)
+        meant = collection if images is None else collection.filter(**asdict(images))
+        chosen = meant.filter(keep=conditions)
         if not len(chosen):
-            raise ConfigError(f"{source}: no image fulfils {' and '.join(conditions)}; --styles needs at least one.")
+            raise ConfigError(
+                f"{source}: none of {len(meant)} images fulfils {' and '.join(conditions)}; one must, to be a style."
+            )
         found += [str(image.uri) for image in chosen]
     return tuple(dict.fromkeys(found))
 

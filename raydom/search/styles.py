@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,17 +15,18 @@ from raydom.algorithms.large import Styler
 from raydom.algorithms.style_interface import Progressing
 from raydom.algorithms.styles import USES_FEATURES, get_method, weights_digest, with_features
 from raydom.commands import TuneStyleConfig
-from raydom.config import TRAINED, SearchConfig, StyleConfig, StyleOptions, fingerprint, from_dict, to_dict
+from raydom.config import TRAINED, ImageFilter, SearchConfig, StyleConfig, StyleOptions, fingerprint, from_dict, to_dict
 from raydom.errors import ConfigError
-from raydom.inference.job import style_of
+from raydom.inference.job import style_of, style_pixels
 from raydom.search.bench import Bench, BenchPlan, plan_bench
-from raydom.search.objectives import check_objective, objective_of, reported
+from raydom.search.objectives import check_objective, check_probe, objective_of, reported
 from raydom.search.problem import Problem, check_space, rungs
 from raydom.search.space import Choice, Space, Values, read_space
 from raydom.search.style_images import candidates, nearest
 from raydom.search.trials import Outcome, Trial, TrialReport
 from raydom.search.yaml import read_yaml
 from raydom.storage import files
+from raydom.storage.collection import open_collection
 from raydom.storage.model_run import open_model_run
 
 DEFAULT_SPACE = {
@@ -45,6 +47,10 @@ class StyleProblem(Problem):
     space: Space
     base: StyleOptions
     bench: BenchPlan
+    images: ImageFilter
+    """Which of the target's images are meant."""
+    pixels: str
+    """Fingerprint of the images of both collections that are scored on."""
     objective: str
     max_steps: int
     model_hash: str
@@ -68,6 +74,7 @@ class StyleProblem(Problem):
             "objective": self.objective,
             "base": to_dict(self.base),
             "bench": bench,
+            "pixels": self.pixels,
             "model": self.model_hash,
         }
 
@@ -173,6 +180,7 @@ def plan_style_search(config: TuneStyleConfig) -> StyleProblem:
         mask=config.mask,
         source_mask=config.source_mask,
     )
+    check_probe(objective, bench)
     device = "cuda" if config.run.gpus_per_worker > 0 else "cpu"
     given = DEFAULT_SPACE if search.space is None else read_yaml(search.space)
     space = read_space(given, StyleConfig, "style", FIXED)
@@ -188,6 +196,8 @@ def plan_style_search(config: TuneStyleConfig) -> StyleProblem:
             config.style, generator=None if config.style.generator is None else files.absolute(config.style.generator)
         ),
         bench=bench,
+        images=config.images,
+        pixels=_fingerprint(bench),
         objective=objective,
         max_steps=_most_steps(space, config.style),
         model_hash=open_model_run(config.model).content_hash,
@@ -212,11 +222,30 @@ def _with_styles(space: Space, config: TuneStyleConfig, bench: BenchPlan) -> Spa
             raise ConfigError("the space names style images, and so does --styles. Leave one of them out.")
         asked = space.parameters["style"]
         assert isinstance(asked, Choice)
-        found = candidates([str(one) for one in asked.values], config.source)
+        found = candidates([str(one) for one in asked.values], config.source, config.source_images)
     else:
-        found = candidates(config.styles, config.source)
+        found = candidates(config.styles, config.source, config.source_images)
     found = nearest(found, bench_of(bench, "cpu").content, config.preselect)
+    _check_channels(found, bench)
     return Space({"style": Choice(found), **{k: v for k, v in space.parameters.items() if k != "style"}})
+
+
+def _fingerprint(bench: BenchPlan) -> str:
+    source, target = open_collection(bench.source), open_collection(bench.target)
+    images = [source[image_id] for image_id in bench.source_ids]
+    images += [target[image_id] for image_id in (*bench.target_ids, *bench.probe_ids)]
+    return fingerprint([[one.record.sha256, to_dict(one.record.statistics), list(one.record.shape)] for one in images])
+
+
+def _check_channels(styles: Sequence[str], bench: BenchPlan) -> None:
+    wanted = open_model_run(bench.model).spec.channels
+    for uri in styles:
+        found = len(style_pixels(uri))
+        if found != len(wanted):
+            raise ConfigError(
+                f"--styles: {uri} has {found} channels, the images of the target have {len(wanted)} "
+                f"({', '.join(wanted)}). Leave it out, or convert it first (gray to RGB, or RGB to gray)."
+            )
 
 
 def _check_generator(space: Space, config: TuneStyleConfig) -> None:
@@ -247,10 +276,12 @@ def _check_methods(problem: StyleProblem) -> None:
             {k: v for k, v in problem.space.parameters.items() if k != "method"} | {"method": Choice((method,))}
         )
         check_space(replace(problem, space=within), context)
-        features = problem.space.parameters.get("features")
-        for network in features.values if isinstance(features, Choice) else (None,):
-            chosen = context if network is None else context | {"features": network}
-            weights_digest(problem.style_config(problem.check(chosen)[0]))
+        # What each of these computes with is loaded, so that weights that cannot be had are told of now.
+        given = [(name, problem.space.parameters.get(name)) for name in ("nst.preset", "features")]
+        named = [(name, choice.values) for name, choice in given if isinstance(choice, Choice)]
+        for chosen in itertools.product(*(values for _, values in named)):
+            own = dict(zip((name for name, _ in named), chosen, strict=True))
+            weights_digest(problem.style_config(problem.check(context | own)[0]))
 
 
 def _most_steps(space: Space, base: StyleOptions) -> int:

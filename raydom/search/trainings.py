@@ -15,12 +15,21 @@ from raydom.algorithms.large import Styler
 from raydom.algorithms.styles import get_method
 from raydom.algorithms.trained import load_trained
 from raydom.commands import AdaptationConfig, CycleGanConfig, DritConfig, SearchedTraining, SupervisedConfig
-from raydom.config import GeneratorSpec, ModelSpec, SearchConfig, StyleConfig, fingerprint, to_dict
+from raydom.config import (
+    GeneratorSpec,
+    ImageFilter,
+    ModelSpec,
+    SearchConfig,
+    StyleConfig,
+    fingerprint,
+    to_dict,
+)
 from raydom.errors import ConfigError
 from raydom.inference.job import style_of
 from raydom.search.bench import Bench, BenchPlan, plan_bench
-from raydom.search.objectives import VALIDATION, check_objective, objective_of, reported
+from raydom.search.objectives import VALIDATION, check_objective, check_probe, objective_of, reported
 from raydom.search.problem import Problem, check_space
+from raydom.search.shown import Shown, check_scored
 from raydom.search.space import Range, Space, Values, read_space, replaced
 from raydom.search.styles import bench_of
 from raydom.search.trials import UNADAPTED, Outcome, Trial, TrialReport
@@ -55,14 +64,22 @@ class TrainingProblem(Problem):
     space: Space
     base: TrainingConfig
     bench: BenchPlan | None
+    images: ImageFilter
+    """Which of the target's images are meant."""
     objective: str
     max_steps: int
     base_settings: dict[str, Any]
     """All that the training depends on as it was given."""
     spec: ModelSpec | GeneratorSpec
     """Of what the training as it was given makes."""
+    scored_as: ModelSpec | None
+    """Of the model that tells how the source looks."""
     model_hash: str | None
     scheduler: str
+
+    @property
+    def adapts(self) -> bool:
+        return self.bench is not None
 
     @property
     def seed(self) -> int:
@@ -91,7 +108,10 @@ class TrainingProblem(Problem):
 
     def check(self, values: Values) -> tuple[Values, str]:
         with _told_before():
-            return values, fingerprint(plan_training(self.training(values, self.base.out)).settings())
+            plan = plan_training(self.training(values, self.base.out))
+        if self.scored_as is not None and isinstance(plan.spec, ModelSpec):
+            check_scored(plan.spec, self.scored_as, self.search.sample_px)
+        return values, fingerprint(plan.settings())
 
     def key_of(self, trial: Trial) -> str:
         alone = trial.number == UNADAPTED and self.bench is not None
@@ -188,8 +208,9 @@ class TrainingRunner:
                 styler = Styler(get_method(style.method), style_of(style, str(self.bench.device)), style)
                 generator = torch.Generator().manual_seed(0)
                 return self.bench.scores(styler.at(1.0)(self.bench.content, generator))
-            network, _ = load_trained(run)
-            return self.bench.scores(self.bench.content.pixels, network.to(self.bench.device))
+            network, own = load_trained(run)
+            network = Shown(network, self.bench.spec, own).to(self.bench.device)
+            return self.bench.scores(self.bench.content.pixels, network)
         finally:
             files.remove(run.uri)
 
@@ -239,18 +260,26 @@ def plan_training_search(config: SearchedTraining) -> TrainingProblem:
         raise ConfigError(
             "--scheduler pbt moves numbers on the way: give at least one range, such as loguniform(a, b)."
         )
+    for name in ("find_lr", "sample_every"):
+        if getattr(base, name, None):
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect on a search of trainings. Leave it out.")
     base = replace(base, run=replace(base.run, workers=None, serial=True), out=files.absolute(config.training.out))
     plan = plan_training(base)
+    bench = None if objective == VALIDATION else _bench(config)
+    if bench is not None:
+        check_probe(objective, bench)
     problem = TrainingProblem(
         out=files.absolute(base.out),
         search=search,
         space=space,
         base=base,
-        bench=None if objective == VALIDATION else _bench(config),
+        bench=bench,
+        images=ImageFilter() if supervised else base.pair()[1][2],
         objective=objective,
         max_steps=plan.num_steps,
         base_settings=plan.settings(),
         spec=plan.spec,
+        scored_as=None if bench is None else open_model_run(bench.model).spec,
         model_hash=None if config.score_model is None else open_model_run(config.score_model).content_hash,
         scheduler=search.scheduler,
     )
@@ -276,9 +305,10 @@ def _bench(config: SearchedTraining) -> BenchPlan:
         (_, source, of_source), (_, target, of_target) = base.pair()
     model = config.score_model or getattr(base, "initial", None) or getattr(base, "model", None)
     if model is None:
+        other = "--initial" if isinstance(base, AdaptationConfig) else "--model"
         raise ConfigError(
             "trials are scored with a model of the source, which is trial 0 as well: give --score-model RUN"
-            f"{', or --initial RUN' if isinstance(base, AdaptationConfig) else ', or --model RUN'}."
+            f"{'' if isinstance(base, SupervisedConfig) else f', or {other} RUN'}."
         )
     mask: str | None = getattr(base, "mask", None)
     return plan_bench(
