@@ -231,6 +231,9 @@ class EndedTrials(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         made, ledger = self.source.trials[int(str(trial))], self.source.ledger
+        if ledger.outcome(made).ended:  # by another driver, or just before its worker was lost
+            self._tell(made)
+            return
         lost = f"its worker was lost {MAX_FAILURES + 1} times, for want of memory perhaps"
         ledger.keep(Outcome(made, ledger.outcome(made).reports, error=lost))
         self._tell(made)
