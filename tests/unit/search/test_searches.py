@@ -6,15 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
+import torch
 
 from raydom.algorithms.trained import load_trained
 from raydom.cli import main, parse
 from raydom.commands import DannConfig, SupervisedConfig, TuneStyleConfig
-from raydom.commands.search import TuneDannConfig, TuneSupervisedConfig
-from raydom.config import RunConfig, SearchConfig, StyleConfig, StyleOptions, TrainConfig
+from raydom.commands.search import SourceFilter, TuneDannConfig, TuneSupervisedConfig
+from raydom.config import ImageFilter, RunConfig, SearchConfig, StyleConfig, StyleOptions, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.search.results import conclude
 from raydom.search.serial import search_here
+from raydom.search.shown import Shown, check_scored
 from raydom.search.space import read_space
 from raydom.search.style_images import candidates, nearest
 from raydom.search.styles import plan_style_search
@@ -121,6 +124,17 @@ def test_labels_are_looked_at_only_in_the_probe(lab):
     assert any(row["true_f1"] != row["probe_f1"] for row in table)
 
 
+def test_what_was_searched_for_some_images_is_used_on_these(lab, tmp_path):
+    images = ImageFilter(split="train", keep=("width>=8", "split!=val"))
+    problem = plan_style_search(lab.style("method: [none]\n", images=images, source_images=SourceFilter(split="val")))
+    search_here(problem)
+    conclude(problem)
+    assert parse("segment", ["--config", f"{lab.out}/best.yaml"]).images == images
+    other = lab.style("method: [none]\n", images=images, source_images=SourceFilter(split="train"))
+    with pytest.raises(ConfigError, match="another search: it differs in bench, pixels"):
+        search_here(plan_style_search(other))
+
+
 def test_style_images_are_chosen_by_pattern_condition_and_nearness(lab, tmp_path):
     uris = [str(image.uri) for image in lab.source]
     assert candidates([], lab.source.uri) == tuple(uris)
@@ -130,6 +144,9 @@ def test_style_images_are_chosen_by_pattern_condition_and_nearness(lab, tmp_path
     assert candidates([str(tmp_path / "*.tif"), "split=val"], lab.source.uri) == (
         str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), uris[0],
     )  # fmt: skip
+    assert candidates([], lab.source.uri, ImageFilter(split="train")) == tuple(uris[1:])
+    with pytest.raises(ConfigError, match="none of 2 images fulfils split=val"):
+        candidates(["split=val"], lab.source.uri, ImageFilter(split="train"))
     problem = plan_style_search(lab.style("method: [histogram]\n", styles=(), preselect=2))
     content = problem.runner().bench.content
     target = [str(image.uri) for image in lab.target]
@@ -147,6 +164,8 @@ def test_style_images_are_chosen_by_pattern_condition_and_nearness(lab, tmp_path
         ("method: [nst]\n", {"objective": "f1"}, "say by --probe N how many"),
         ("method: [nst]\n", {"probe": 1}, "--probe 1 has no effect on --objective combined"),
         ("method: [nst]\n", {"scheduler": "pbt"}, "pbt is for trainings"),
+        ("method: [histogram]\n", {"objective": "ap_50", "probe": 1}, "scored as binary labels, which have f1, "),
+        ("method: [histogram]\n", {"styles": ("rgb.tif",)}, r"rgb.tif has 3 channels, .* have 1 \(c0\)"),
         ("method: [nst]\n", {"styles": ("split=tset",)}, "split"),
         ("method: [nst]\n", {"styles": ("nowhere/*.tif",)}, "no file fits this pattern"),
         ("method: [cyclegan]\n", {}, "needs --generator RUN"),
@@ -156,7 +175,9 @@ def test_style_images_are_chosen_by_pattern_condition_and_nearness(lab, tmp_path
         ("a: [", {}, "cannot be read"),
     ],
 )
-def test_style_searches_are_refused_before_the_first_trial(lab, tmp_path, space, fields, message):
+def test_style_searches_are_refused_before_the_first_trial(lab, tmp_path, monkeypatch, space, fields, message):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("rgb.tif", np.zeros((SIDE, SIDE, 3), np.uint8), photometric="rgb")
     with pytest.raises(ConfigError, match=message):
         search_here(plan_style_search(lab.style(space, **fields)))
     assert not (tmp_path / "out" / "trials").exists()
@@ -202,6 +223,24 @@ def test_a_search_of_trainings_scores_the_models_that_it_leaves(lab, tmp_path):
     assert not [name for name in (tmp_path / "scored" / "trials" / "00001").iterdir() if "run-" in name.name]
 
 
+def test_networks_are_scored_in_the_range_that_they_were_trained_on(lab, make_model):
+    model = open_model_run(lab.model).spec
+    own = replace(model, low=0.25, high=0.75)
+    fractions = torch.rand(1, 1, 8, 8)
+    shown = Shown(torch.nn.Identity(), model, own)((fractions - model.low) / (model.high - model.low))
+    torch.testing.assert_close(shown, (fractions - own.low) / (own.high - own.low))
+    check_scored(own, model, 64)
+    for spec, crop_px, message in (
+        (replace(model, network=replace(model.network, num_classes=3)), 64, "it has classes 3, .* has 2"),
+        (replace(model, total_stride=64), 32, "a multiple of 64 px; --sample-px is 32"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_scored(spec, model, crop_px)
+    sized = replace(model, pixel_size_um=0.5)
+    with pytest.raises(ConfigError, match=r"pixels of 0.5 um, .* of 0.6 um"):
+        check_scored(sized, replace(model, pixel_size_um=0.6), 64)
+
+
 def test_searches_of_trainings_are_refused(lab, tmp_path):
     (tmp_path / "space.yaml").write_text("weight: [0.1, 1]\n")
     options = ["--source", lab.source.uri, "--target", lab.target.uri, "--out", lab.out, "--steps", "2"]
@@ -222,6 +261,10 @@ def test_searches_of_trainings_are_refused(lab, tmp_path):
         planned("train.steps: [1, 2]\n", "--score-model", lab.model)
     with pytest.raises(ConfigError, match="give at least one range"):
         planned("weight: [0.1, 1]\n", "--score-model", lab.model, "--scheduler", "pbt")
+    with pytest.raises(ConfigError, match=r"output = 'boundary' cannot be: it has outputs boundary, .* has classes"):
+        planned("output: [boundary]\n", "--score-model", lab.model)
+    with pytest.raises(ConfigError, match="--sample-every has no effect on a search"):
+        planned("weight: [0.1, 1]\n", "--score-model", lab.model, "--sample-every", "2")
     with pytest.raises(DataError, match="there is no model run"):
         planned("weight: [0.1, 1]\n", "--score-model", str(tmp_path / "nowhere"))
 

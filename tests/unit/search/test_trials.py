@@ -12,6 +12,7 @@ from hill import Hill, made
 from raydom.config import SearchConfig
 from raydom.errors import ConfigError
 from raydom.search.problem import rungs
+from raydom.search.proposals import accepted, proposer
 from raydom.search.results import best_of, trial_table
 from raydom.search.serial import search_here
 from raydom.search.space import Choice, Range, Space
@@ -38,6 +39,23 @@ def test_tpe_finds_the_top_with_fewer_trials_than_chance(tmp_path):
         search_here(problem)
         heights[searcher] = best_of(outcomes(problem), None).score
     assert heights["tpe"] > 0.98 and heights["tpe"] > heights["random"]
+
+
+def test_tpe_goes_on_when_the_best_values_are_used_up(tmp_path):
+    """A method without settings has few combinations: when all were tried, the others still are."""
+    space = Space({"method": Choice(("plain", "rich")), "image": Choice((0, 1, 2, 3)), "rate": Range(0, 1)})
+    seen: set[str] = set()
+
+    def check(values):
+        kept = {name: value for name, value in values.items() if name != "rate" or values["method"] == "rich"}
+        return kept, str(kept)
+
+    made = proposer("tpe", space, 20, accepted(check, seen, []), 0)
+    for _ in range(20):
+        values = made.propose()
+        assert values is not None
+        made.tell(values, float(values["method"] == "plain"))
+    assert len(seen) == 20
 
 
 @pytest.mark.parametrize("searcher", ["grid", "random", "tpe"])
@@ -93,6 +111,9 @@ def test_the_answer_may_be_not_to_adapt():
     assert best_of(found, 0.05).trial.number == 0
     assert best_of([*found, of(4, 0.9, finished=False)], 0.05).trial.number == 4  # good, as far as it came
     assert best_of([], 0.05) is None
+    failed = Outcome(Trial(0, {}), error="RuntimeError: out of memory")
+    assert best_of([failed, *found[1:]], 0.01) is None  # nobody knows what is gained
+    assert best_of([failed, *found[1:]], None).trial.number == 1
 
 
 def test_a_trial_is_worth_its_best_report():
