@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from raydom.config import to_dict
 from raydom.errors import ConfigError
 from raydom.storage import files
 
@@ -50,7 +49,7 @@ def changed(config: Any, usual: Any) -> dict[str, Any]:
             inner = changed(value, default)
             found |= {field.name: inner} if inner else {}
         elif value != default:
-            found[field.name] = to_dict(value) if isinstance(value, tuple) else value
+            found[field.name] = list(value) if isinstance(value, tuple) else value
     return found
 
 
