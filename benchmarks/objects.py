@@ -74,7 +74,7 @@ def model_of(network: str, steps: int, data: Path, out: Path) -> str:
             train=TrainConfig(
                 steps=steps,
                 precision="bfloat16" if network == "maskrcnn" else "float32",
-                **TRAIN | ({"learning_rate": 3e-4} if network == "maskrcnn" else {}),
+                **TRAIN | ({"learning_rate": 3e-4, "batch_size": 4} if network == "maskrcnn" else {}),
             ),
             run=TRAIN_RUN,
         )
@@ -89,7 +89,7 @@ def with_room(model: str, out: Path) -> str:
     network = run.spec.network
     if network.name != "maskrcnn":
         return model
-    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=3000, detections=1500))
+    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=1000, detections=500))
     folder = str(out / "models" / f"{Path(model).name}-with-room")
     write_model_run(folder, replace(run.spec, network=network), run.weights(), {})
     return folder

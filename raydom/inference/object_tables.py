@@ -24,8 +24,9 @@ MERGES = pa.schema(
         ("merged", pa.bool_()),
     ]
 )
-"""The table of pairs: two blocks' views that overlap, the objects they ended in (the same if they were merged), and
-their IoU. A pixel of object ``label_a`` that block ``block_a`` writes is of its view, so merges can be undone."""
+"""The table of pairs: the views of two blocks that overlap, the objects they ended in (the same if they were merged),
+and their IoU. A pixel of object ``label_a`` that block ``block_a`` writes is of its view, so merges can be undone. Of a
+network that tells objects as a list these are cells, named as blocks of their size would be."""
 
 
 OBJECTS = pa.schema(
