@@ -89,7 +89,7 @@ def with_room(model: str, out: Path) -> str:
     network = run.spec.network
     if network.name != "maskrcnn":
         return model
-    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=1000, detections=500))
+    network = replace(network, maskrcnn=replace(network.maskrcnn, proposals=4000, detections=1000))
     folder = str(out / "models" / f"{Path(model).name}-with-room")
     write_model_run(folder, replace(run.spec, network=network), run.weights(), {})
     return folder

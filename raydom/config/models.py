@@ -26,6 +26,9 @@ class MaskRCNNConfig:
     """Proposals kept of an image after non-maximum suppression, and at most so many of each level before it."""
     proposal_nms: float = 0.7
     """Proposals that overlap a better one by more than this IoU are dropped."""
+    min_proposal_score: float = 0.1
+    """Least confidence of a proposal, when not training. Where it leaves no more than ``proposals``, an object is found
+    whatever else is in view; where it does not, those in a wider view crowd each other out."""
     rpn_samples: int = 320
     """Anchors of an image that the proposal loss looks at."""
     roi_samples: int = 512
@@ -52,7 +55,7 @@ class MaskRCNNConfig:
         )
         for name in ("proposals", "rpn_samples", "roi_samples", "detections"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1; got {getattr(self, name)}.")
-        for name in ("proposal_nms", "roi_positives", "min_score", "nms", "mask_threshold"):
+        for name in ("proposal_nms", "min_proposal_score", "roi_positives", "min_score", "nms", "mask_threshold"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be between 0 and 1; got {getattr(self, name)}.")
 
 

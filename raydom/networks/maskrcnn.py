@@ -117,6 +117,8 @@ class MaskRCNN(nn.Module):
         sizes = [(images.shape[-2], images.shape[-1])] * len(images)
         padded = pad_to_multiple(images, self.total_stride)
         features = self.network.backbone(padded)  # type: ignore[operator]
+        # A training begins with proposals of no confidence.
+        self.network.rpn.score_thresh = self.config.min_proposal_score if targets is None else 0.0  # type: ignore[union-attr]
         with torch.autocast(images.device.type, enabled=False):
             features = {name: value.float() for name, value in features.items()}
             proposals, losses = self.network.rpn(ImageList(padded, sizes), features, targets)  # type: ignore[operator]

@@ -55,6 +55,16 @@ def test_an_empty_image_has_no_objects_and_no_nan(network):
     assert len(none) == 0 and not bool(label_image(none, (4, 5), 0.5).any())
 
 
+def test_what_hardly_anything_speaks_for_is_not_looked_at():
+    network = MaskRCNN(NetworkConfig(name="maskrcnn", in_channels=2, encoder="resnet18", output="objects", maskrcnn=FEW)).eval()
+    objectness = network.network.rpn.head.cls_logits
+    with torch.inference_mode():
+        objectness.weight.zero_()
+        for confidence, found in ((0.11, 5), (0.09, 0)):
+            objectness.bias.fill_(np.log(confidence / (1 - confidence)))
+            assert len(network(torch.rand(1, 2, 64, 64))[0]) == found
+
+
 def test_targets_are_the_boxes_and_masks_of_the_numbers():
     labels = torch.tensor([[0, 5, 5, 0], [0, 0, 5, 2], [0, 0, 0, 2]])
     targets = _targets(labels)
