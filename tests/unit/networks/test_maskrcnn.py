@@ -56,7 +56,8 @@ def test_an_empty_image_has_no_objects_and_no_nan(network):
 
 
 def test_what_hardly_anything_speaks_for_is_not_looked_at():
-    network = MaskRCNN(NetworkConfig(name="maskrcnn", in_channels=2, encoder="resnet18", output="objects", maskrcnn=FEW)).eval()
+    config = NetworkConfig(name="maskrcnn", in_channels=2, encoder="resnet18", output="objects", maskrcnn=FEW)
+    network = MaskRCNN(config).eval()
     objectness = network.network.rpn.head.cls_logits
     with torch.inference_mode():
         objectness.weight.zero_()
