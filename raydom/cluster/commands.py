@@ -251,6 +251,7 @@ def _search(problem: Problem, run: TrainRunConfig) -> int:
     from raydom.report.search import show_search
     from raydom.search.results import conclude
     from raydom.search.serial import search_here
+    from raydom.training.runner import choose_device
 
     with ProgressReport("tune", problem.most_trials, "trials", run.quiet) as progress:
 
@@ -259,6 +260,7 @@ def _search(problem: Problem, run: TrainRunConfig) -> int:
                 progress.update(1, failed=int(outcome.error is not None))
 
         if run.serial:
+            choose_device(run)  # which refuses a GPU that is not there
             search_here(problem, watch)
         else:
             from raydom.cluster.search import search_on_ray

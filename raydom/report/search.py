@@ -80,7 +80,7 @@ def show_search(problem: Problem, result: SearchResult) -> int:
     figure = files.join(problem.out, FIGURE)
     search_figure(result.table, problem.space, problem.objective, truth, called, figure)
     console.print(
-        f"Use it with: raydom segment {'' if problem.adapts else 'COLLECTION '}--config "
+        f"Use it with: raydom segment {'' if problem.adapts else '--collection COLLECTION '}--config "
         f"{files.join(problem.out, BEST)}\nAll trials: "
         f"{files.join(problem.out, TABLE)}; drawn in {figure}",
         markup=False,
@@ -163,6 +163,6 @@ def _against_truth(axis: Axes, rows: list[dict], objective: str, truth: str) -> 
 
 
 def _short(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = text.rstrip("/").rsplit("/", 1)[-1]
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 3]}..."
