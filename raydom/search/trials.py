@@ -119,9 +119,21 @@ class Ledger:
         return files.join(self.out, TRIALS, f"{number:05d}")
 
     def begin(self, trial: Trial, config: Mapping[str, Any]) -> None:
-        """Keep a trial with the configuration that it is."""
+        """Keep a trial with the configuration that it is.
+
+        Raises:
+            ConfigError: If another process began one with this number meanwhile (on a disk; object stores cannot tell).
+        """
         content = {"number": trial.number, "values": trial.values, "config": config}
-        files.write_json(files.join(self.folder(trial.number), "trial.json"), content)
+        path = files.join(self.folder(trial.number), "trial.json")
+        try:
+            if not files.create_json(path, content):  # where that cannot be done, whoever is last writes it
+                files.write_json(path, content)
+        except FileExistsError:
+            raise ConfigError(
+                f"{self.out}: trial {trial.number} was begun by another command that searches here. Wait for its end "
+                "and give this one again, or choose another --out."
+            ) from None
 
     def keep(self, outcome: Outcome) -> None:
         """Keep what is known of a trial by now."""

@@ -11,7 +11,7 @@ from hill import Hill, made
 
 from raydom.config import SearchConfig
 from raydom.errors import ConfigError
-from raydom.search.problem import rungs
+from raydom.search.problem import TrialSource, rungs
 from raydom.search.proposals import accepted, proposer
 from raydom.search.results import best_of, trial_table
 from raydom.search.serial import search_here
@@ -99,6 +99,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="holds something else than a search"):
         search_here(problem)
+
+
+def test_two_commands_in_one_folder_do_not_mix_their_trials(tmp_path):
+    first, second = (TrialSource(hill(tmp_path)) for _ in range(2))
+    assert first.next().number == 0
+    with pytest.raises(ConfigError, match="trial 0 was begun by another command that searches here"):
+        second.next()
 
 
 def test_the_answer_may_be_not_to_adapt():
