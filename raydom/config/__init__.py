@@ -5,7 +5,7 @@ torch or ray), so that ``raydom --help`` is quick. The command line, the YAML fi
 every result all describe these classes.
 """
 
-from raydom.config.base import fingerprint, from_dict, require, to_dict
+from raydom.config.base import fingerprint, from_dict, require, to_dict, usual_values
 from raydom.config.drit import DisentangledConfig, DritLossConfig
 from raydom.config.execution import BlockConfig, ClusterConfig, RunConfig, TrainRunConfig
 from raydom.config.generators import GENERATORS, DomainSpec, GeneratorConfig, GeneratorSpec
@@ -75,4 +75,5 @@ __all__ = [
     "from_dict",
     "require",
     "to_dict",
+    "usual_values",
 ]

@@ -25,6 +25,19 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", json.loads(json.dumps(config, default=_fields)))
 
 
+def usual_values(config: Any) -> dict[str, Any]:
+    """What the fields of a configuration, and of those within it, have where they are not given, as plain JSON values;
+    fields that must be given are left out."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = usual_values(value)
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(found)))
+
+
 def _fields(value: Any) -> dict[str, Any]:
     """One level of a dataclass: ``asdict`` copies every number in it, which is slow for the statistics of images."""
     if not dataclasses.is_dataclass(value):

@@ -68,12 +68,14 @@ class ModelRun(Generic[S]):
         return pq.read_table(io.BytesIO(_read(self.uri, METRICS)))
 
 
-def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun[Spec] | None:
+def begin_model_run(uri: str, plan: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> ModelRun[Spec] | None:
     """Claim a folder for a training.
 
     Args:
         uri: The run folder; it may be new, or hold the same training, finished or not.
         plan: All that the result depends on, as plain JSON values.
+        usual: What options have in it that are not given. A run that began before there was an option goes on where it
+            has just that.
 
     Returns:
         The finished run, if this very training is finished already; else None.
@@ -88,7 +90,7 @@ def begin_model_run(uri: str, plan: Mapping[str, Any]) -> ModelRun[Spec] | None:
             raise ConfigError(f"{uri} holds something else than a model run. Choose another --out.")
         files.write_json(path, plan)
         return None
-    changes = _differences(files.read_json(path), plan)
+    changes = _differences(files.read_json(path), plan, usual or {})
     if changes:
         raise ConfigError(
             f"{uri} holds another training. It differs in: {'; '.join(changes)}. "
@@ -200,13 +202,17 @@ def _parquet(rows: Sequence[Mapping[str, float | int]]) -> bytes:
     return buffer.getvalue()
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """``name: old -> new`` for every plain value that differs; one that is not there is like one that is empty, so that
-    runs go on that began before there was such an option."""
+def _differences(old: Any, new: Any, usual: Any, name: str = "") -> list[str]:
+    """``name: old -> new`` for every plain value that differs; one that is not there is like one that is empty or
+    usual."""
     if isinstance(old, dict) and isinstance(new, dict):
         prefix = f"{name}." if name else ""
+        inner = usual if isinstance(usual, dict) else {}
         return [
-            change for key in sorted({*old, *new}) for change in _differences(old.get(key), new.get(key), prefix + key)
+            change
+            for key in sorted({*old, *new})
+            if key in old or key not in inner or new[key] != inner[key]
+            for change in _differences(old.get(key), new.get(key), inner.get(key), prefix + key)
         ]
     same = old == new or (old in (None, []) and new in (None, []))
     return [] if same else [f"{name}: {_short(old)} -> {_short(new)}"]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from raydom.config import TrainRunConfig
+from raydom.config import TrainRunConfig, usual_values
 from raydom.errors import ConfigError
 from raydom.networks.memory import keep_freed_memory
 from raydom.storage import files
@@ -33,7 +33,7 @@ def complete(plan: TrainingPlan, execute: Callable[[TrainingPlan], bytes]) -> Mo
         ConfigError: If the workers cannot be, or the folder holds something else.
     """
     check_workers(plan)
-    done = begin_model_run(plan.out, plan.settings())
+    done = begin_model_run(plan.out, plan.settings(), usual_values(plan.config))
     if done is not None:
         return done
     try:

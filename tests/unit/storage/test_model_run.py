@@ -90,6 +90,12 @@ def test_a_training_that_began_before_there_was_an_option_goes_on_without_it(tmp
     assert begin_model_run(folder, {"train": {"seed": 1, "later": None, "names": []}}) is None
     with pytest.raises(ConfigError, match=r"differs in: train\.names: null -> \["):
         begin_model_run(folder, {"train": {"seed": 1, "names": ["a"]}})
+    usual = {"train": {"seed": 0, "share": 0.1}}
+    assert begin_model_run(folder, {"train": {"seed": 1, "share": 0.1}}, usual) is None
+    with pytest.raises(ConfigError, match=r"differs in: train\.share: null -> 0\.2"):
+        begin_model_run(folder, {"train": {"seed": 1, "share": 0.2}}, usual)
+    with pytest.raises(ConfigError, match=r"differs in: train\.seed: 1 -> 0"):  # which the run does know
+        begin_model_run(folder, {"train": {"seed": 0}}, usual)
 
 
 def test_other_folders_are_left_alone(tmp_path):

@@ -1,5 +1,6 @@
 """The whole of a training of generators without Ray: plan, loop, run folder, resume, refusals."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -188,6 +189,17 @@ def test_an_interrupted_training_ends_with_the_same_weights(pair, tmp_path, monk
     other = replace(config(tmp_path / "broken", **pair), base_channels=3)
     with pytest.raises(ConfigError, match=r"another training\. It differs in: base_channels: 2 -> 3"):
         run(other)
+
+
+def test_a_run_from_before_there_were_options_is_opened_by_the_same_command(pair, tmp_path):
+    done = run(config(tmp_path / "run", **pair))
+    path = tmp_path / "run" / "plan.json"
+    plan = json.loads(path.read_text())
+    del plan["attribute_size"], plan["model"], plan["losses"]["mode_seeking"], plan["train"]["phase_rates"]
+    path.write_text(json.dumps(plan))
+    assert run(config(tmp_path / "run", **pair)).content_hash == done.content_hash
+    with pytest.raises(ConfigError, match=r"differs in: losses\.mode_seeking: null -> 0\.5"):
+        run(config(tmp_path / "run", losses=DritLossConfig(mode_seeking=0.5), **pair))
 
 
 def test_all_domains_of_a_collection_are_learnt(make_collection, tmp_path, caplog):
