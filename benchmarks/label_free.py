@@ -186,18 +186,16 @@ def correlations(found: Group) -> list[dict[str, Any]]:
         lines.append(
             {"score": name} | {f"{p} {s}": f"{rho:.2f} ({regret:.1f})" for (p, s), (rho, regret) in told.items()}
         )
-    never, fixed = {"score": "never adapt"}, {"score": "best fixed setting of the others"}
-    for key, rows in found.items():
-        best = max(row["true_f1"] for row in rows)
-        own = {row["setting"]: row["true_f1"] for row in rows}
-        others = [other for other in found if other[0] != key[0]]
-        means = {
-            setting: np.mean([row["true_f1"] for other in others for row in found[other] if row["setting"] == setting])
-            for setting in own
-        }
-        never[f"{key[0]} {key[1]}"] = f"({100 * (best - own['none']):.1f})"
+    never, fixed = {"score": "never adapt"}, {"score": "best setting of the other pairs"}
+    truths = {key: {row["setting"]: row["true_f1"] for row in rows} for key, rows in found.items()}
+    common = set.intersection(*(set(own) for own in truths.values()))
+    for key, own in truths.items():
+        best, column = max(own.values()), f"{key[0]} {key[1]}"
+        others = [truth for other, truth in truths.items() if other[0] != key[0]]
+        never[column] = f"({100 * (best - own['none']):.1f})"
         if others:
-            fixed[f"{key[0]} {key[1]}"] = f"({100 * (best - own[max(means, key=lambda setting: means[setting])]):.1f})"
+            chosen = max(sorted(common), key=lambda setting: sum(truth[setting] for truth in others))
+            fixed[column] = f"({100 * (best - own[chosen]):.1f})"
     return [*lines, never, fixed]
 
 
