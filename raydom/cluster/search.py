@@ -12,6 +12,7 @@ import functools
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -67,9 +68,7 @@ def search_on_ray(
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     source = TrialSource(problem)
-    folder = files.join(problem.out, RUN)
-    files.remove(folder)
-    with ray_session(run):
+    with ray_session(run), _storage(problem) as storage:
         trainable = tune.with_parameters(SearchedTrial, problem=ray.cloudpickle.dumps(problem))
         cpus = run.cpus_per_worker
         asked: dict[str, Any]
@@ -99,8 +98,9 @@ def search_on_ray(
             ),
             run_config=tune.RunConfig(
                 name=RUN,
-                storage_path=problem.out,
+                storage_path=storage,
                 verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 callbacks=[ended],
             ),
@@ -112,6 +112,19 @@ def search_on_ray(
             if ended.hopeless is not None:
                 raise ended.hopeless from error
             raise
+
+
+@contextlib.contextmanager
+def _storage(problem: Problem) -> Iterator[str]:
+    """Where Tune keeps what is its own, for the time of the search: with pbt the states that trials hand each other,
+    which all workers must see; else nothing that matters."""
+    if problem.search.scheduler != "pbt":
+        with tempfile.TemporaryDirectory(prefix="raydom-", ignore_cleanup_errors=True) as folder:
+            yield folder
+        return
+    folder = files.join(problem.out, RUN)
+    files.remove(folder)
+    yield problem.out
     files.remove(folder)
 
 
@@ -134,7 +147,7 @@ class SearchedTrial(tune.Trainable):
             self.outcomes = self._begun()
         outcome = next(self.outcomes)
         steps = outcome.reports[-1].steps if outcome.reports else self.problem.max_steps
-        score = outcome.score
+        score = outcome.reports[-1].score if outcome.reports and outcome.error is None else None
         return {"score": WORST if score is None else score, "steps": steps, "done": outcome.ended}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -33,6 +33,8 @@ class SearchConfig:
     """Labelled images of the target that the objective may look at. They are left out of the reported scores."""
     require_gain: float | None = None
     """By how much the best trial must be better than trial 0; if it is not, the answer is not to adapt."""
+    retry_failed: bool = False
+    """Make the failed trials of an earlier run again."""
     sample: int = 8
     """Crops of the target on which a trial is scored."""
     sample_px: int = 256

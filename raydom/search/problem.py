@@ -120,6 +120,9 @@ class TrialSource:
         self.problem, self.ledger = problem, problem.ledger
         self.ledger.claim(problem.settings())
         begun = self.ledger.trials()
+        if problem.search.retry_failed:
+            for trial in begun:
+                self.ledger.forgive(trial)
         self._waiting = begun
         self.trials: dict[int, Trial] = {}
         """All that were given, by number."""

@@ -140,6 +140,8 @@ def segmentation(problem: Problem, best: Outcome) -> dict[str, Any]:
 
 def _options(style: StyleConfig) -> dict[str, Any]:
     """The style's options that are not the usual ones; those of other methods do not matter."""
+    if style.method == "none":
+        return {}
     others = {"nst", "strotss", "analogy"} - {style.method}
     options = StyleOptions(**{name: getattr(style, name) for name in StyleOptions.__dataclass_fields__})
     return {name: value for name, value in changed(options, StyleOptions()).items() if name not in others}

@@ -282,6 +282,12 @@ def _check_methods(problem: StyleProblem) -> None:
         for chosen in itertools.product(*(values for _, values in named)):
             own = dict(zip((name for name, _ in named), chosen, strict=True))
             weights_digest(problem.style_config(problem.check(context | own)[0]))
+        for name, choice in problem.space.parameters.items():
+            for layers in choice.values if isinstance(choice, Choice) and name.endswith("layers") else ():
+                kept = problem.check(context | {name: layers})[0]
+                if name in kept:  # a method that is prepared knows the layers of its network
+                    config = problem.style_config(kept)
+                    Styler(get_method(config.method), style_of(config, problem.device), config).at(1.0)
 
 
 def _most_steps(space: Space, base: StyleOptions) -> int:

@@ -144,6 +144,12 @@ class Ledger:
         }
         files.write_json(files.join(self.folder(outcome.trial.number), "reports.json"), content)
 
+    def forgive(self, trial: Trial) -> None:
+        """Forget that a trial failed, so that it goes on from its last report."""
+        outcome = self.outcome(trial)
+        if outcome.error is not None:
+            self.keep(replace(outcome, error=None, finished=False))
+
     def stop(self, trial: Trial) -> None:
         """Keep that a trial was ended early."""
         files.write_json(files.join(self.folder(trial.number), "stopped.json"), {"stopped": True})

@@ -171,6 +171,7 @@ def test_style_images_are_chosen_by_pattern_condition_and_nearness(lab, tmp_path
         ("method: [cyclegan]\n", {}, "needs --generator RUN"),
         ("method: [none]\n", {"styles": ("split=val",)}, "none of none takes a style image"),
         ("method: [nst]\nnst.steps: int(1, 9)\n", {"searcher": "grid"}, "there are ranges: nst.steps"),
+        ("method: [nst]\nnst.style_layers: [[relu99]]\n", {}, "relu99"),
         ("- nst\n", {}, "holds no fields"),
         ("a: [", {}, "cannot be read"),
     ],

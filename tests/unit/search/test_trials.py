@@ -89,6 +89,11 @@ def test_failed_and_impossible_trials_do_not_end_a_search(tmp_path):
     table = trial_table(problem, found)
     assert table["error"].to_pylist()[-1] == "ValueError: x is 0.9"
     assert table["x"].to_pylist() == [None, 0.3, 0.3, 0.9, 0.9]
+    mended = replace(problem, failing=())
+    search_here(mended)
+    assert [one.status for one in outcomes(mended)].count("failed") == 2  # as they were
+    search_here(replace(mended, search=replace(mended.search, retry_failed=True)))
+    assert [one.status for one in outcomes(mended)] == ["finished"] * 5
     with pytest.raises(ConfigError, match=r"no trial of this space can be: x must not be 0.9"):
         search_here(replace(problem, out=str(tmp_path / "none"), forbidden=(0.0, 0.3, 0.9)))
 
