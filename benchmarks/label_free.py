@@ -8,7 +8,7 @@ whole images, for which it would take a day. ``strotss`` and ``analogy`` are lef
 
 Stylised crops are kept in OUT/label-free, rows in OUT/label_free.parquet; what is there already is not made again, so
 that scores can be changed and asked again (``--again``) in minutes. ``--table`` only shows the table, ``--choose`` also
-what the best combination would be, each pair left out in turn: that is how ``combined`` came about.
+which sum of scores is best on the other pairs, each pair left out in turn.
 """
 
 from __future__ import annotations
