@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from raydom.algorithms.style_interface import StyleInput
 from raydom.algorithms.trained import load_trained
-from raydom.config import ImageFilter, InstanceConfig, ModelSpec
+from raydom.config import ImageFilter, InstanceConfig, ModelSpec, fingerprint, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.content import content_score
 from raydom.images.instances import instances
@@ -69,6 +70,19 @@ class BenchPlan:
     mask: str | None = None
     """Label of the target whose zero pixels are not valid."""
     source_mask: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All that scores depend on, as plain values, wherever it lies: of the model and the images, their content."""
+        source, target = open_collection(self.source), open_collection(self.target)
+        images = [source[image_id] for image_id in self.source_ids]
+        images += [target[image_id] for image_id in (*self.target_ids, *self.probe_ids)]
+        own = {name: value for name, value in to_dict(self).items() if name not in ("model", "source", "target")}
+        return own | {
+            "model": open_model_run(self.model).content_hash,
+            "images": fingerprint(
+                [[one.record.sha256, to_dict(one.record.statistics), list(one.record.shape)] for one in images]
+            ),
+        }
 
 
 def plan_bench(

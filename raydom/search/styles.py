@@ -26,7 +26,6 @@ from raydom.search.style_images import candidates, nearest
 from raydom.search.trials import Outcome, Trial, TrialReport
 from raydom.search.yaml import read_yaml
 from raydom.storage import files
-from raydom.storage.collection import open_collection
 from raydom.storage.model_run import open_model_run
 
 DEFAULT_SPACE = {
@@ -49,11 +48,10 @@ class StyleProblem(Problem):
     bench: BenchPlan
     images: ImageFilter
     """Which of the target's images are meant."""
-    pixels: str
-    """Fingerprint of the images of both collections that are scored on."""
+    scored: dict[str, Any]
+    """All that scores depend on."""
     objective: str
     max_steps: int
-    model_hash: str
     scheduler: str
     threads: int
     device: str
@@ -63,9 +61,6 @@ class StyleProblem(Problem):
         return self.base.seed
 
     def settings(self) -> dict[str, Any]:
-        bench = {
-            name: value for name, value in to_dict(self.bench).items() if name not in ("model", "source", "target")
-        }
         return {
             "search": "style",
             "space": self.space.settings(),
@@ -73,9 +68,7 @@ class StyleProblem(Problem):
             "scheduler": self.scheduler,
             "objective": self.objective,
             "base": to_dict(self.base),
-            "bench": bench,
-            "pixels": self.pixels,
-            "model": self.model_hash,
+            "bench": self.scored,
         }
 
     def style_config(self, values: Values) -> StyleConfig:
@@ -197,10 +190,9 @@ def plan_style_search(config: TuneStyleConfig) -> StyleProblem:
         ),
         bench=bench,
         images=config.images,
-        pixels=_fingerprint(bench),
+        scored=bench.settings(),
         objective=objective,
         max_steps=_most_steps(space, config.style),
-        model_hash=open_model_run(config.model).content_hash,
         scheduler=search.scheduler,
         threads=max(1, int(config.run.cpus_per_worker)),
         device=device,
@@ -228,13 +220,6 @@ def _with_styles(space: Space, config: TuneStyleConfig, bench: BenchPlan) -> Spa
     found = nearest(found, bench_of(bench, "cpu").content, config.preselect)
     _check_channels(found, bench)
     return Space({"style": Choice(found), **{k: v for k, v in space.parameters.items() if k != "style"}})
-
-
-def _fingerprint(bench: BenchPlan) -> str:
-    source, target = open_collection(bench.source), open_collection(bench.target)
-    images = [source[image_id] for image_id in bench.source_ids]
-    images += [target[image_id] for image_id in (*bench.target_ids, *bench.probe_ids)]
-    return fingerprint([[one.record.sha256, to_dict(one.record.statistics), list(one.record.shape)] for one in images])
 
 
 def _check_channels(styles: Sequence[str], bench: BenchPlan) -> None:

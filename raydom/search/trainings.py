@@ -74,7 +74,8 @@ class TrainingProblem(Problem):
     """Of what the training as it was given makes."""
     scored_as: ModelSpec | None
     """Of the model that tells how the source looks."""
-    model_hash: str | None
+    scored: dict[str, Any] | None
+    """All that scores depend on."""
     scheduler: str
 
     @property
@@ -93,8 +94,7 @@ class TrainingProblem(Problem):
             "scheduler": self.scheduler,
             "objective": self.objective,
             "base": self.base_settings,
-            "bench": None if self.bench is None else to_dict(self.bench),
-            "model": self.model_hash,
+            "bench": self.scored,
         }
 
     def training(self, values: Values, out: str) -> TrainingConfig:
@@ -280,7 +280,7 @@ def plan_training_search(config: SearchedTraining) -> TrainingProblem:
         base_settings=plan.settings(),
         spec=plan.spec,
         scored_as=None if bench is None else open_model_run(bench.model).spec,
-        model_hash=None if config.score_model is None else open_model_run(config.score_model).content_hash,
+        scored=None if bench is None else bench.settings(),
         scheduler=search.scheduler,
     )
     check_space(problem, {})

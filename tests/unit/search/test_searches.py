@@ -131,7 +131,7 @@ def test_what_was_searched_for_some_images_is_used_on_these(lab, tmp_path):
     conclude(problem)
     assert parse("segment", ["--config", f"{lab.out}/best.yaml"]).images == images
     other = lab.style("method: [none]\n", images=images, source_images=SourceFilter(split="train"))
-    with pytest.raises(ConfigError, match="another search: it differs in bench, pixels"):
+    with pytest.raises(ConfigError, match=r"another search: it differs in bench\. "):
         search_here(plan_style_search(other))
 
 
@@ -184,7 +184,7 @@ def test_style_searches_are_refused_before_the_first_trial(lab, tmp_path, monkey
     assert not (tmp_path / "out" / "trials").exists()
 
 
-def test_a_search_of_trainings_scores_the_models_that_it_leaves(lab, tmp_path):
+def test_a_search_of_trainings_scores_the_models_that_it_leaves(lab, make_collection, tmp_path):
     (tmp_path / "space.yaml").write_text("learning_rate: [1e-3, 1e-2]\n")
     training = SupervisedConfig(
         collection=lab.source.uri,
@@ -217,6 +217,18 @@ def test_a_search_of_trainings_scores_the_models_that_it_leaves(lab, tmp_path):
     found = conclude(scored)
     assert len(found.outcomes) == 3 and found.outcomes[0].trial.values == {}
     assert {"combined", "true_f1", "validation"} <= {*found.table.column_names}
+    darker = make_collection("t", {image.image_id: image.numpy() // 2 for image in lab.target})  # of the same ids
+    with pytest.raises(ConfigError, match=r"another search: it differs in bench\. "):
+        search_here(
+            plan_training_search(
+                TuneSupervisedConfig(
+                    training=replace(training, out=str(tmp_path / "scored")),
+                    search=search,
+                    score_model=lab.model,
+                    score_target=darker.uri,
+                )
+            )
+        )
     bench = scored.runner().bench
     for one in found.outcomes[1:]:  # the run holds what had the score
         network, _ = load_trained(f"{scored.ledger.folder(one.trial.number)}/run")
