@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from raydom.cluster.blocks import run_block_jobs
 from raydom.commands import CompareConfig
-from raydom.config import TRAINED, StyleConfig, StyleOptions, to_dict
+from raydom.config import StyleConfig, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor
@@ -161,14 +160,11 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
     name = f"{model_name(model, config.model)}-{method}".replace("/", "_").replace(":", "_")
     if len(config.style) > 1 and style is not None:
         name += f"-{config.style.index(style):02d}-{files.safe_stem(style)}"
-    options = {field.name: getattr(config.options, field.name) for field in dataclasses.fields(StyleOptions)}
-    needless = [*config.options.without_effect(method), *(() if method in TRAINED else ("generator",))]
-    options |= {option: getattr(StyleOptions(), option) for option in needless}
     return BlockJob(
         name=f"{method} x {model_name(model, config.model)}",
         collection=config.target,
         out=files.join(config.out, "predictions", name),
-        style=StyleConfig(method=method, style=style, **options),
+        style=StyleConfig(method=method, style=style, **config.options.told(method)),
         model=model,
         pixel_size_um=config.pixel_size_um,
         scale=config.scale,

@@ -220,9 +220,6 @@ class ProposedTrials(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Nothing."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("searches go on from their ledger")
-
 
 class EndedTrials(tune.Callback):
     """Tells the source, and who watches, what became of trials."""

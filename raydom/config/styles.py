@@ -290,6 +290,15 @@ class StyleOptions:
             if method != "drit" and name not in told and getattr(self, name) != value
         )  # fmt: skip
 
+    def told(self, method: str) -> dict[str, Any]:
+        """The options by name; those that a method is not told are as usual."""
+        needless = (*self.without_effect(method), *(() if method in TRAINED else ("generator",)))
+        usual = StyleOptions()
+        return {
+            one.name: getattr(usual if one.name in needless else self, one.name)
+            for one in dataclasses.fields(StyleOptions)
+        }
+
     def takes_style(self, method: str) -> bool:
         """Whether a method needs a style image."""
         return method != "none" and (method not in TRAINED or (method == "drit" and self.attribute == "style"))

@@ -15,13 +15,13 @@ from raydom.algorithms.large import Styler
 from raydom.algorithms.style_interface import Progressing
 from raydom.algorithms.styles import USES_FEATURES, get_method, weights_digest, with_features
 from raydom.commands import TuneStyleConfig
-from raydom.config import TRAINED, ImageFilter, SearchConfig, StyleConfig, StyleOptions, fingerprint, from_dict, to_dict
+from raydom.config import TRAINED, ImageFilter, SearchConfig, StyleConfig, StyleOptions, fingerprint, to_dict
 from raydom.errors import ConfigError
 from raydom.inference.job import style_of, style_pixels
 from raydom.search.bench import Bench, BenchPlan, plan_bench
 from raydom.search.objectives import check_objective, check_probe, objective_of, reported
 from raydom.search.problem import Problem, check_space, rungs
-from raydom.search.space import Choice, Space, Values, read_space
+from raydom.search.space import Choice, Space, Values, read_space, replaced
 from raydom.search.style_images import candidates, nearest
 from raydom.search.trials import Outcome, Trial, TrialReport
 from raydom.search.yaml import read_yaml
@@ -52,7 +52,6 @@ class StyleProblem(Problem):
     """All that scores depend on."""
     objective: str
     max_steps: int
-    scheduler: str
     threads: int
     device: str
 
@@ -65,7 +64,7 @@ class StyleProblem(Problem):
             "search": "style",
             "space": self.space.settings(),
             "searcher": self.search.searcher,
-            "scheduler": self.scheduler,
+            "scheduler": self.search.scheduler,
             "objective": self.objective,
             "base": to_dict(self.base),
             "bench": self.scored,
@@ -77,20 +76,13 @@ class StyleProblem(Problem):
         Raises:
             ConfigError: If there cannot be such a style.
         """
-        given = to_dict(self.base) | {"method": "none", "style": None}
-        for path, value in values.items():
-            *parents, last = path.split(".")
-            place = given
-            for parent in parents:
-                place = place[parent]
-            place[last] = value
-        if given["method"] not in TRAINED:
-            given |= {name: to_dict(StyleOptions())[name] for name in GENERATORS}
-        return with_features(from_dict(StyleConfig, given))
+        method = str(values.get("method", "none"))
+        options = replaced(self.base, {path: one for path, one in values.items() if path not in ("method", "style")})
+        return with_features(StyleConfig(method=method, style=values.get("style"), **options.told(method)))
 
     def check(self, values: Values) -> tuple[Values, str]:
         method = str(values.get("method", "none"))
-        takes_style = from_dict(StyleOptions, to_dict(self.base)).takes_style(method)
+        takes_style = self.base.takes_style(method)
         kept = {path: value for path, value in values.items() if _matters(path, method, takes_style)}
         config = self.style_config(kept)
         return kept, fingerprint(config.settings(), {"style": config.style})
@@ -126,7 +118,7 @@ class StyleRunner:
         apply, content = styler.at(1.0), self.bench.content
         generator = torch.Generator().manual_seed(config.seed)
         most = self.problem.max_steps
-        pauses = rungs(most) if self.problem.scheduler != "none" else ()
+        pauses = rungs(most) if self.problem.search.scheduler != "none" else ()
         if isinstance(apply, Progressing) and pauses:
             total = config.nst.settings().steps
             for steps, images in apply.progress(content, generator, pauses):
@@ -193,7 +185,6 @@ def plan_style_search(config: TuneStyleConfig) -> StyleProblem:
         scored=bench.settings(),
         objective=objective,
         max_steps=_most_steps(space, config.style),
-        scheduler=search.scheduler,
         threads=max(1, int(config.run.cpus_per_worker)),
         device=device,
     )

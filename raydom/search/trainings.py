@@ -76,7 +76,6 @@ class TrainingProblem(Problem):
     """Of the model that tells how the source looks."""
     scored: dict[str, Any] | None
     """All that scores depend on."""
-    scheduler: str
 
     @property
     def adapts(self) -> bool:
@@ -91,7 +90,7 @@ class TrainingProblem(Problem):
             "search": type(self.base).__name__,
             "space": self.space.settings(),
             "searcher": self.search.searcher,
-            "scheduler": self.scheduler,
+            "scheduler": self.search.scheduler,
             "objective": self.objective,
             "base": self.base_settings,
             "bench": self.scored,
@@ -281,7 +280,6 @@ def plan_training_search(config: SearchedTraining) -> TrainingProblem:
         spec=plan.spec,
         scored_as=None if bench is None else open_model_run(bench.model).spec,
         scored=None if bench is None else bench.settings(),
-        scheduler=search.scheduler,
     )
     check_space(problem, {})
     return problem

@@ -97,7 +97,7 @@ def test_a_style_search_leaves_what_segment_takes(lab, tmp_path, capsys):
 def test_fewer_steps_on_the_way_are_those_of_fewer_steps(lab):
     """What asha compares: so a style that ends early is a result."""
     several = plan_style_search(lab.style("method: [nst]\nnst.steps: [9]\n", preselect=1))
-    runner = replace(several, scheduler="asha").runner()
+    runner = replace(several, search=replace(several.search, scheduler="asha")).runner()
     trial = several.check({"method": "nst", "style": lab_style(several), "nst.steps": 9})[0]
     from raydom.search.trials import Outcome, Trial
 
