@@ -21,6 +21,7 @@ LEVELS = (
     ("config",),
     ("commands",),
     ("images", "storage", "networks"),
+    ("neurons",),
     ("ingestion",),
     ("algorithms",),
     ("training", "inference"),
@@ -41,6 +42,7 @@ ONLY = {
     "config": {"numpy"},
     "commands": {"numpy"},
     "images": {"numpy", "scipy", "skimage", "sklearn", "jaxtyping"},
+    "neurons": {"numpy", "scipy", "skimage", "sklearn", "jaxtyping", "bioimage_cpp"},
 }
 HELP_PATH = ("errors", "types", "config", "commands", "cli")
 

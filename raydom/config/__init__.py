@@ -12,6 +12,15 @@ from raydom.config.generators import GENERATORS, DomainSpec, GeneratorConfig, Ge
 from raydom.config.images import Condition, ImageFilter
 from raydom.config.instances import InstanceConfig
 from raydom.config.models import NETWORKS, OUTPUTS, MaskRCNNConfig, ModelSpec, NetworkConfig
+from raydom.config.neurons import (
+    CALIBRATIONS,
+    SOLVERS,
+    EvidenceConfig,
+    ForestConfig,
+    MulticutConfig,
+    NeuronConfig,
+    SuperpixelConfig,
+)
 from raydom.config.prediction import PredictionConfig
 from raydom.config.search import SCHEDULERS, SEARCHERS, SearchConfig
 from raydom.config.styles import (
@@ -33,6 +42,7 @@ from raydom.config.synthesis import CELL_TYPES, CellConfig
 from raydom.config.training import TrainConfig
 
 __all__ = [
+    "CALIBRATIONS",
     "CELL_TYPES",
     "DEFAULT_FEATURES",
     "DIRECTIONS",
@@ -45,6 +55,7 @@ __all__ = [
     "OUTPUTS",
     "SCHEDULERS",
     "SEARCHERS",
+    "SOLVERS",
     "TRAINED",
     "AnalogyConfig",
     "BlockConfig",
@@ -54,13 +65,17 @@ __all__ = [
     "DisentangledConfig",
     "DomainSpec",
     "DritLossConfig",
+    "EvidenceConfig",
+    "ForestConfig",
     "GeneratorConfig",
     "GeneratorSpec",
     "ImageFilter",
     "InstanceConfig",
     "MaskRCNNConfig",
     "ModelSpec",
+    "MulticutConfig",
     "NetworkConfig",
+    "NeuronConfig",
     "NstConfig",
     "NstSettings",
     "PredictionConfig",
@@ -69,6 +84,7 @@ __all__ = [
     "StrotssConfig",
     "StyleConfig",
     "StyleOptions",
+    "SuperpixelConfig",
     "TrainConfig",
     "TrainRunConfig",
     "fingerprint",
