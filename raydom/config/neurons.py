@@ -16,13 +16,21 @@ class EvidenceConfig:
 
     frangi_sigmas_px: tuple[float, ...] = (1.0, 2.0, 3.0)
     """Half widths of the ridges that the filter answers to, px."""
+    frangi_beta: float = 0.5
+    """How much curvature along a ridge, over that across it, is allowed."""
+    frangi_gamma: float = 0.1
+    """Curvature (times the square of the half width, of intensities from 0 to 1) from which a ridge counts."""
     gradient_sigmas_px: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Scales of the gradient magnitudes among the maps, px."""
+    planes: bool = False
+    """Of a volume: plane by plane, for sections much thicker than a pixel; else ridges are sheets."""
 
     def __post_init__(self) -> None:
         for name in ("frangi_sigmas_px", "gradient_sigmas_px"):
             sigmas = getattr(self, name)
             require(bool(sigmas) and min(sigmas) > 0, f"{name} are one or more numbers above 0; got {sigmas}.")
+        for name in ("frangi_beta", "frangi_gamma"):
+            require(getattr(self, name) > 0, f"{name} must be > 0; got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
