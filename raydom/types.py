@@ -19,6 +19,9 @@ because the scale of floating point images must not hang on a single outlier."""
 Extra = tuple[tuple[str, str | float | bool | None], ...]
 """Further columns of an image, as (name, value) sorted by name."""
 
+PLANE_DISTANCE = "plane_distance_um"
+"""The further column that has the distance of the planes of volumes, where it is known."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
@@ -120,7 +123,7 @@ class ImageRecord:
     """Where the OME-Zarr group is, or the row of a packed image: relative to the collection, or absolute for an image
     indexed in place."""
     axes: str
-    """Order of the axes of the stored array, such as ``cyx``."""
+    """Order of the axes of the stored array: ``cyx``, or ``czyx`` of a volume."""
     shape: tuple[int, ...]
     dtype: str
     pixel_size_um: float | None
@@ -138,11 +141,34 @@ class ImageRecord:
     """For each of ``labels``: ``binary`` (0 and 1), ``instance`` (a number for each object; 0: none) or ``semantic`` (a
     number for each class). Files do not tell numbers of classes from those of objects: ingested ones are instances."""
     extra: Extra = ()
-    """Columns that users added to the manifest, such as the cell type."""
+    """Columns that users added to the manifest, such as the cell type; of a volume also its ``PLANE_DISTANCE``."""
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
+        """Height and width, px; of a volume (planes, height, width)."""
         return tuple(n for axis, n in zip(self.axes, self.shape, strict=True) if axis in "zyx")
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Height and width of a plane, px: what blocks and regions are cut from, of a volume too."""
+        height, width = self.spatial_shape[-2:]
+        return height, width
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the image has a z axis; its blocks and regions are squares in y and x through all planes."""
+        return "z" in self.axes
+
+    @property
+    def num_planes(self) -> int:
+        """Planes of a volume; 1 of other images."""
+        return self.shape[self.axes.index("z")] if self.is_volume else 1
+
+    @property
+    def plane_distance_um(self) -> float | None:
+        """Distance of two neighbouring planes of a volume, µm; None if it is not known, or there is only one plane."""
+        distance = dict(self.extra).get(PLANE_DISTANCE)
+        return float(distance) if self.is_volume and isinstance(distance, int | float) else None
 
     @property
     def num_channels(self) -> int:

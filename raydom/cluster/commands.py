@@ -5,7 +5,6 @@ Each imports what it needs when it is called, so that no command waits for the l
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -85,10 +84,10 @@ def info(config: commands.InfoConfig) -> int:
 def pack(config: commands.PackConfig) -> int:
     """Pack a collection into few Parquet files."""
     from raydom.inference.progress import ProgressReport
-    from raydom.storage.collection import open_collection
     from raydom.storage.packing import pack as run
+    from raydom.storage.planes import open_planes
 
-    chosen = open_collection(config.collection).filter(**dataclasses.asdict(config.images))
+    chosen = open_planes(config.collection, config.images)
     with ProgressReport("pack", 0, "images", config.quiet) as progress:
         report = run(chosen, config.out, config.crop_px, progress.at)
     Console(highlight=False).print(

@@ -12,7 +12,7 @@ import torch
 
 from raydom.cluster.blocks import run_block_jobs
 from raydom.commands import CompareConfig
-from raydom.config import StyleConfig, to_dict
+from raydom.config import StyleConfig
 from raydom.errors import ConfigError, DataError
 from raydom.inference.job import BlockJob, check_job
 from raydom.inference.predictor import Predictor
@@ -21,6 +21,7 @@ from raydom.report.pictures import Cell, Panel, grid
 from raydom.report.tables import show_table
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
+from raydom.storage.planes import open_planes
 from raydom.storage.tables import write_table
 from raydom.training.scoring import check_scorable, evaluate, label_kinds
 from raydom.types import Region
@@ -40,7 +41,7 @@ def compare(config: CompareConfig) -> list[JobReport]:
     of predictions for each row into ``config.out``. The unadapted row (method none) is always there. Scores are of the
     summed counts of all images, but for ``dsb2018``, which is by definition the mean over images.
     """
-    truth = open_collection(config.target).filter(**to_dict(config.images))
+    truth = open_planes(config.target, config.images)
     check_scorable(truth, config.label, config.mask)
     methods = ("none", *(method for method in config.methods if method != "none"))
     takes_style = config.options.takes_style
@@ -177,7 +178,7 @@ def _job(config: CompareConfig, model: str, method: str, style: str | None) -> B
 
 def _drawn_style(config: CompareConfig) -> str:
     """An image of the source collection, drawn by the seed; the paper takes one at random as well."""
-    source = open_collection(config.source)
+    source = open_planes(config.source)
     if not len(source):
         raise ConfigError(f"{config.source}: the source collection has no image to take as style; give --style IMAGE.")
     draw = int(np.random.default_rng(config.options.seed).integers(len(source)))

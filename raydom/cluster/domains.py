@@ -23,6 +23,7 @@ from raydom.report.domains import domains_picture
 from raydom.report.pictures import displayed
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, Collection, Image, open_collection, write_manifest
+from raydom.storage.planes import open_planes
 from raydom.storage.tables import write_table
 from raydom.types import ImageRecord, Region
 
@@ -72,7 +73,7 @@ def find_domains(
             collection in the output.
         DataError: If there are fewer different images than clusters, or too few can be read.
     """
-    collection = open_collection(config.collection)
+    collection = open_planes(config.collection)
     out = collection.uri if config.out is None else files.absolute(config.out)
     with contextlib.ExitStack() as stack:
         if out == collection.uri:

@@ -25,7 +25,9 @@ STRIP_PX = 1 << 20
 LOWER_BITS = 14
 """Of a pixel's lower 16 bits, those that are counted for percentiles of streamed floating point images."""
 
-Pixels = Shaped[np.ndarray, "channels height width"]
+Pixels = Shaped[np.ndarray, "channels *planes height width"]
+"""Of an image, or of a volume: ``planes`` then is one axis; else none."""
+Fractions = Float32[np.ndarray, "channels *planes height width"]
 Blocks = Callable[[], Iterable[Pixels]]
 """Gives the blocks of one image, channels first; called once for each pass over the image."""
 
@@ -239,7 +241,7 @@ def pooled_statistics(
     )
 
 
-def to_fraction(pixels: Pixels, statistics: ImageStatistics | None) -> Float32[np.ndarray, "channels height width"]:
+def to_fraction(pixels: Pixels, statistics: ImageStatistics | None) -> Fractions:
     """Pixels of an image, or of a block of it, as fractions of the legal range of its dtype.
 
     Args:
@@ -258,9 +260,7 @@ def to_fraction(pixels: Pixels, statistics: ImageStatistics | None) -> Float32[n
     return ((pixels.astype(np.float64) - offset) / scale).astype(np.float32)
 
 
-def from_fraction(
-    fraction: Float32[np.ndarray, "channels height width"], dtype: np.dtype | str, statistics: ImageStatistics
-) -> Pixels:
+def from_fraction(fraction: Fractions, dtype: np.dtype | str, statistics: ImageStatistics) -> Pixels:
     """The inverse of ``to_fraction``: pixels of ``dtype``, rounded to nearest and clipped to its legal range.
 
     Floats that lay in 0..1 are clipped to it; other floats have no legal range and are not clipped. Integers of up
@@ -322,7 +322,9 @@ def _has_few_values(dtype: np.dtype) -> bool:
     return dtype.kind in "bui" and dtype.itemsize <= 2
 
 
-def _strips(pixels: Pixels) -> Iterator[Pixels]:
+def _strips(pixels: Pixels) -> Iterator[Shaped[np.ndarray, "channels rows width"]]:
+    """A few rows at a time; of a volume those of all planes, one below the other."""
+    pixels = pixels.reshape(len(pixels), -1, pixels.shape[-1])
     rows = max(1, STRIP_PX // max(1, pixels.shape[2]))
     for start in range(0, pixels.shape[1], rows):
         yield pixels[:, start : start + rows]

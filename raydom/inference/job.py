@@ -6,7 +6,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,9 @@ from raydom.inference.models import Model, absolute_model, open_model
 from raydom.inference.worker import Task
 from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
-from raydom.storage.collection import Collection, Image, open_collection, open_levels
+from raydom.storage.collection import Collection, Image, open_levels
 from raydom.storage.packed import is_packed
+from raydom.storage.planes import open_planes
 from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.readers import read_image
 from raydom.storage.receipts import RunFolder
@@ -107,8 +108,7 @@ class BlockJob:
 
     def chosen_images(self) -> Collection:
         """The images of the collection that this job is for."""
-        collection = open_collection(self.collection)
-        chosen = collection.filter(**asdict(self.images))
+        chosen = open_planes(self.collection, self.images)
         if not len(chosen):
             raise ConfigError(f"{self.collection}: no image is chosen. See raydom info {self.collection}.")
         return chosen
@@ -277,7 +277,10 @@ def style_pixels(uri: str) -> np.ndarray:
     """Pixels (c, h, w) of a style image as they are stored."""
     if not is_packed(uri) and not files.is_folder(uri):
         return np.asarray(read_image(uri).pixels)
-    pixels = open_levels(uri).read(None, 0)
+    levels = open_levels(uri)
+    if levels.num_planes > 1:
+        raise ConfigError(f"{uri} is a volume of {levels.num_planes} planes; a style image is one plane.")
+    pixels = levels.read(None, 0)
     return pixels if pixels.ndim == 3 else pixels[None]
 
 

@@ -343,6 +343,8 @@ def _check_unclaimed(task: IngestTask, record: ImageRecord, known: Mapping[str, 
 def _index(task: IngestTask) -> IngestOutcome:
     """The row of an OME-Zarr image that stays where it is; its pixels are read in blocks."""
     metadata, levels = read_multiscale(task.source), Levels(task.source)
+    if levels.num_planes > 1:
+        raise DataError(f"{task.source}: axis z has {levels.num_planes} planes; store each as an image of its own.")
     dtype, (height, width), num_channels = levels.array(0).dtype, levels.shape(0), levels.num_channels()
     digest, kinds = hashlib.sha256(json.dumps([FORMAT, task.config.pixel_size_um]).encode()), []
     for block in _blocks(levels):

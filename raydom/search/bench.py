@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from raydom.search.visibility import Visibility
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.storage.model_run import open_model_run
+from raydom.storage.planes import open_planes
 from raydom.training.crops import CropReader, CropView, Sample, padded_sample
 from raydom.training.data import check_alike
 from raydom.training.scoring import label_kinds
@@ -356,8 +357,7 @@ def _summed(a: Mapping[str, float], b: Tally) -> dict[str, float]:
 
 
 def _chosen(uri: str, images: ImageFilter | None) -> Collection:
-    collection = open_collection(uri)
-    chosen = collection.filter(**asdict(images)) if images is not None else collection
+    chosen = open_planes(uri, images)
     if not len(chosen):
         raise DataError(f"{uri}: no image is chosen. See raydom info {uri}.")
     return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from raydom.errors import ConfigError
 from raydom.images.resample import grid_size
 from raydom.inference.job import style_input
 from raydom.storage import files
-from raydom.storage.collection import open_collection
+from raydom.storage.planes import open_planes
 
 COMPARED_PX = 256
 """Images are compared at this size of their longer side."""
@@ -39,8 +39,7 @@ def candidates(asked: Sequence[str], source: str, images: ImageFilter | None = N
     patterns = [one for one in asked if one not in conditions]
     found = [uri for pattern in patterns for uri in _matching(pattern)]
     if conditions or not patterns:
-        collection = open_collection(source)
-        meant = collection if images is None else collection.filter(**asdict(images))
+        meant = open_planes(source, images)
         chosen = meant.filter(keep=conditions)
         if not len(chosen):
             raise ConfigError(

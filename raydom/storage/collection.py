@@ -105,7 +105,27 @@ class Image:
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
+        """Height and width, px; of a volume (planes, height, width)."""
         return self.record.spatial_shape
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Height and width of a plane, px: what regions are in."""
+        return self.record.plane_shape
+
+    @property
+    def is_volume(self) -> bool:
+        return self.record.is_volume
+
+    @property
+    def num_planes(self) -> int:
+        """Planes of a volume; 1 of other images."""
+        return self.record.num_planes
+
+    @property
+    def plane_distance_um(self) -> float | None:
+        """Distance of the planes of a volume, µm; None if it is not known."""
+        return self.record.plane_distance_um
 
     @property
     def num_channels(self) -> int:
@@ -125,23 +145,24 @@ class Image:
         return self._levels.shape(level)
 
     def numpy(self, region: RegionLike = None, level: int = 0) -> np.ndarray:
-        """Pixels, axes ``cyx``.
+        """Pixels, axes ``cyx``; of a volume ``czyx``, all planes of the region.
 
         Args:
             region: In y and x, px of that level. Default: all.
-            level: Of the pyramid.
+            level: Of the pyramid, in which only y and x become smaller.
 
         Raises:
             ConfigError: If the region is not inside the image, or there is no such level.
             DataError: If the pixels are missing or damaged.
         """
-        pixels = self._levels.read(region, level)
-        return pixels if pixels.ndim == 3 else pixels[None]
+        return self._with_channels(self._levels.read(region, level))
 
     def dask(self, level: int = 0) -> da.Array:
         """The same pixels as a lazy Dask array; one chunk is one shard of the store."""
-        pixels = self._levels.lazy(level)
-        return pixels if pixels.ndim == 3 else pixels[None]
+        return self._with_channels(self._levels.lazy(level))
+
+    def _with_channels(self, pixels: Any) -> Any:
+        return pixels if "c" in self._levels.axes else pixels[None]
 
     def labels(self, name: str = "label") -> LabelImage:
         """One of the image's labels.
@@ -156,7 +177,7 @@ class Image:
 
 
 class LabelImage:
-    """One label of an image: integers in y and x, 0 for background."""
+    """One label of an image: integers in y and x (and z, of a volume), 0 for background."""
 
     def __init__(self, image: Image, name: str) -> None:
         self.name = name
@@ -179,19 +200,28 @@ class LabelImage:
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
-        return self._levels.shape(0)
+        """Height and width, px; of a volume (planes, height, width)."""
+        planes = (self._levels.num_planes,) if "z" in self._levels.axes else ()
+        return (*planes, *self._levels.shape(0))
 
     def properties(self) -> list[dict[str, Any]]:
         """What is known of the objects, such as their ``category``, under their number as ``label-value``."""
         return self._levels.properties()
 
     def numpy(self, region: RegionLike = None, level: int = 0) -> np.ndarray:
-        """The labels of a region, axes ``yx``."""
-        return _flat(self._levels.read(region, level), self.uri)
+        """The labels of a region, axes ``yx``; of a volume ``zyx``."""
+        return self._without_channels(self._levels.read(region, level))
 
     def dask(self, level: int = 0) -> da.Array:
         """The same labels as a lazy Dask array."""
-        return _flat(self._levels.lazy(level), self.uri)
+        return self._without_channels(self._levels.lazy(level))
+
+    def _without_channels(self, labels: Any) -> Any:
+        if "c" not in self._levels.axes:
+            return labels
+        if labels.shape[0] != 1:
+            raise DataError(f"{self.uri}: labels with {labels.shape[0]} channels; store each as a label of its own.")
+        return labels[0]
 
 
 class Collection:
@@ -327,7 +357,7 @@ def table_to_records(table: pa.Table) -> tuple[ImageRecord, ...]:
 class Levels:
     """The levels of an OME-Zarr image or label: arrays opened when first needed, their axes told apart.
 
-    Axes other than c, y and x may only be one plane thick, and are left out.
+    A z axis of several planes is kept: a volume. Further axes may only be one plane thick, and are left out.
 
     Args:
         all_stored: That every shard was written, as raydom does it, so that a missing one is a fault. Other programs
@@ -342,7 +372,7 @@ class Levels:
 
     def _forget(self) -> None:
         self._paths: tuple[str, ...] | None = None
-        self._axes = ""
+        self._stored = ""
         self._arrays: dict[int, zarr.Array] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -360,7 +390,7 @@ class Levels:
     def paths(self) -> tuple[str, ...]:
         if self._paths is None:
             multiscale = read_multiscale(self._uri, self._group_path)
-            self._axes = multiscale.axes
+            self._stored = multiscale.axes
             self._paths = multiscale.paths
         return self._paths
 
@@ -374,13 +404,19 @@ class Levels:
                 raise ConfigError(f"{self.where}: no level {level}; there are levels 0 to {self.number - 1}.")
             path = self.paths[level]
             array = open_array(self._uri, files.join(self._group_path, path) if self._group_path else path)
-            check_flat(self._axes, array.shape, self.where)
+            check_axes(self._axes, array.shape, self.where)
             self._arrays[level] = array
         return self._arrays[level]
 
     def shape(self, level: int) -> tuple[int, int]:
-        sizes = dict(zip(self._axes_of(level), self.array(level).shape, strict=True))
+        """Height and width, px."""
+        sizes = self._sizes(level)
         return sizes["y"], sizes["x"]
+
+    @property
+    def axes(self) -> str:
+        """Of what is read: ``yx``, with ``z`` of a volume, and ``c`` if there is a channel axis."""
+        return "".join(axis for axis in self._axes if axis in "cyx" or (axis == "z" and self.num_planes > 1))
 
     @property
     def dtype(self) -> np.dtype:
@@ -392,12 +428,18 @@ class Levels:
 
     def num_channels(self) -> int:
         """1 if there is no channel axis."""
-        return dict(zip(self._axes_of(0), self.array(0).shape, strict=True)).get("c", 1)
+        return self._sizes(0).get("c", 1)
+
+    @property
+    def num_planes(self) -> int:
+        """Planes of a volume; else 1."""
+        return self._sizes(0)["z"] if "z" in self._axes else 1
 
     def regions(self, level: int = 0, side_px: int = 2048) -> Iterator[Region]:
-        """The level in pieces of whole chunks, of about ``side_px`` or of one chunk."""
+        """The level in pieces of whole chunks, of about ``side_px`` (of volumes, of as many pixels) or of one chunk."""
         array = self.array(level)
-        stored = dict(zip(self._axes_of(level), array.shards or array.chunks, strict=True))
+        stored = dict(zip(self._sizes(level), array.shards or array.chunks, strict=True))
+        side_px //= math.isqrt(self.num_planes)
         rows, columns = (max(1, side_px // stored[axis]) * stored[axis] for axis in "yx")
         height, width = self.shape(level)
         for top in range(0, height, rows):
@@ -440,14 +482,19 @@ class Levels:
         pixels = da.from_array(array, chunks=array.shards or array.chunks, inline_array=True)
         return pixels[self._index(Region.whole(self.shape(level)))]
 
-    def _axes_of(self, level: int) -> str:
-        self.array(level)
-        return self._axes
+    @property
+    def _axes(self) -> str:
+        """Those of the stored arrays."""
+        return self._stored if self.paths else ""
+
+    def _sizes(self, level: int) -> dict[str, int]:
+        """By stored axis, in their order."""
+        return dict(zip(self._axes, self.array(level).shape, strict=True))
 
     def _index(self, region: Region) -> tuple[slice | int, ...]:
-        """Spatial slices, all channels, and the only plane of other axes."""
-        spatial = dict(zip("yx", region.slices, strict=True)) | {"c": slice(None)}
-        return tuple(spatial.get(axis, 0) for axis in self._axes)
+        """Spatial slices, all channels and planes, and the only entry of other axes."""
+        part, kept = dict(zip("yx", region.slices, strict=True)), self.axes
+        return tuple(part.get(axis, slice(None) if axis in kept else 0) for axis in self._axes)
 
 
 def open_levels(uri: str, group_path: str = "", *, all_stored: bool = False) -> Levels | PackedLevels:
@@ -455,29 +502,21 @@ def open_levels(uri: str, group_path: str = "", *, all_stored: bool = False) -> 
     return PackedLevels(uri, group_path) if is_packed(uri) else Levels(uri, group_path, all_stored=all_stored)
 
 
-def check_flat(axes: str, shape: Sequence[int], where: str) -> None:
-    """Refuse arrays that are no single plane of channels, y and x (in this order).
+def check_axes(axes: str, shape: Sequence[int], where: str) -> None:
+    """Refuse arrays that are no plane or volume: channels, z, y and x, of which the last two must be there.
 
     Raises:
         DataError: Naming the axis.
     """
-    if len(axes) != len(shape) or "".join(axis for axis in axes if axis in "cyx").removeprefix("c") != "yx":
+    kept = "".join(axis for axis, size in zip(axes, shape, strict=False) if axis in "cyx" or (axis == "z" and size > 1))
+    if len(axes) != len(shape) or kept not in ("yx", "cyx", "zyx", "czyx"):
         raise DataError(f"{where}: axes {axes!r} of shape {tuple(shape)} are not understood; expected some of tczyx.")
     for axis, size in zip(axes, shape, strict=True):
-        if axis not in "cyx" and size != 1:
+        if axis not in "czyx" and size != 1:
             raise DataError(
-                f"{where}: axis {axis} has {size} planes (axes {axes}, shape {tuple(shape)}); only single planes are "
-                "read. Store each plane as an image of its own."
+                f"{where}: axis {axis} has {size} entries (axes {axes}, shape {tuple(shape)}); only one is read. "
+                "Store each as an image of its own."
             )
-
-
-def _flat(labels: Any, where: str) -> Any:
-    """Labels without their channel axis, if they have one."""
-    if labels.ndim == 2:
-        return labels
-    if labels.shape[0] != 1:
-        raise DataError(f"{where}: labels with {labels.shape[0]} channels; store each as a label of its own.")
-    return labels[0]
 
 
 def _order(table: pa.Table) -> np.ndarray:

@@ -82,6 +82,15 @@ class PackedLevels:
         height, width = self._tensor_type().shape[-2:]
         return height, width
 
+    @property
+    def axes(self) -> str:
+        """Of what is read; there are no volumes among packed images."""
+        return "cyx"[-len(self._tensor_type().shape) :]
+
+    @property
+    def num_planes(self) -> int:
+        return 1
+
     def num_channels(self) -> int:
         """1 if there is no channel axis."""
         return math.prod(self._tensor_type().shape[:-2])

@@ -17,9 +17,9 @@ def describe(collection: Collection) -> dict[str, Any]:
     """Facts about a collection, from its manifest alone, as JSON values.
 
     Returns:
-        ``images``: their number; ``domains``, ``splits``, ``groups``, ``axes``, ``dtypes``, ``channels``,
-        ``pixel_sizes_um`` and ``labels``: the number of images for each value (``"none"`` where it is not set);
-        ``columns``: for each column that was added to the manifest, the number of images with a value;
+        ``images``: their number; ``domains``, ``splits``, ``groups``, ``axes``, ``planes`` (more than 1: a volume),
+        ``dtypes``, ``channels``, ``pixel_sizes_um`` and ``labels``: the number of images for each value (``"none"``
+        where it is not set); ``columns``: for each column that was added, the number of images with a value;
         ``label_kinds``: for each label, binary, instance or semantic; ``height_px`` and ``width_px``: smallest and
         largest;
         ``total_bytes``: of level 0, uncompressed; ``stored_in_place``: images that are only indexed.
@@ -37,6 +37,7 @@ def describe(collection: Collection) -> dict[str, Any]:
         "splits": _counts(record.split for record in records),
         "groups": _counts(record.group for record in records),
         "axes": _counts(record.axes for record in records),
+        "planes": _counts(str(record.num_planes) for record in records),
         "dtypes": _counts(record.dtype for record in records),
         "channels": _counts(", ".join(record.channels) for record in records),
         "pixel_sizes_um": _counts(

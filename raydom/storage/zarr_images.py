@@ -3,7 +3,8 @@
 An image is a Zarr group: its levels are the arrays ``0``, ``1``, ... (each half as large in y and x as the one
 before), its labels the groups ``labels/<name>`` with levels of their own. A *chunk* is what is compressed and read
 alone; a *shard* holds many chunks, is one object in the store, and can only be written whole: it is the unit that
-writers share out among them. Shards span all axes but y and x.
+writers share out among them. Shards span all axes but y and x; so a volume is cut in y and x only, and its coarser
+levels have all its planes.
 
 Source: https://ngff.openmicroscopy.org/0.5 and /0.4.
 """
@@ -31,6 +32,8 @@ SMALLEST_LEVEL_PX = 512
 """Levels are added until the longer side is at most this."""
 MAX_JOINT_CHANNELS = 4
 """Up to this many channels share a chunk; more are chunked one by one, so that one can be shown alone."""
+MAX_JOINT_PLANES = 32
+"""Up to this many planes of a volume share a chunk."""
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError)
 """What Zarr and its codecs raise for shards that are damaged."""
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6, "angstrom": 1e-4}
@@ -51,6 +54,8 @@ class Multiscale:
     """The levels, the finest first."""
     pixel_sides_um: tuple[float, float] | None
     """Height and width of a pixel of the finest level; None if no unit of length is given."""
+    plane_distance_um: float | None
+    """Distance of planes along z; None if there is no such axis, or it has no unit of length."""
     channels: tuple[str, ...]
     """Names of the channels; empty if none are given."""
 
@@ -64,6 +69,7 @@ def create_image(
     dtype: np.dtype | str,
     pixel_size_um: float | int | None,
     channels: Sequence[str],
+    plane_distance_um: float | int | None = None,
     windows: Sequence[tuple[float, float]] | None = None,
     shard_px: int = 1024,
     chunk_px: int = 256,
@@ -74,10 +80,11 @@ def create_image(
 
     Args:
         uri: The new group.
-        axes: A letter an axis, ending in ``yx``, such as ``cyx``.
+        axes: A letter an axis, ending in ``yx``, such as ``cyx``, or ``czyx`` for a volume.
         shape: Of level 0.
-        pixel_size_um: None writes scales without a unit.
+        pixel_size_um: Of y and x; None writes scales without a unit.
         channels: Names, one a channel.
+        plane_distance_um: Of z; None writes a scale of 1 without a unit.
         windows: For each channel, the intensities that viewers show as black and white. Default: the legal range.
         shard_px: Side of the shards; cut down for images that fit into less.
         chunk_px: Side of the chunks; the largest divisor of ``shard_px`` that is not larger is taken.
@@ -100,7 +107,7 @@ def create_image(
     attributes = {
         "ome": {
             "version": "0.5",
-            "multiscales": [_multiscales(name, axes, len(levels), pixel_size_um, "mean")],
+            "multiscales": [_multiscales(name, axes, len(levels), pixel_size_um, plane_distance_um, "mean")],
             "omero": {"channels": _omero_channels(channels, dtype, windows)},
         }
     }
@@ -119,20 +126,25 @@ def create_labels(
     shape: Sequence[int],
     dtype: np.dtype | str,
     pixel_size_um: float | int | None,
+    plane_distance_um: float | int | None = None,
     shard_px: int = 1024,
     chunk_px: int = 256,
     num_levels: int | None = None,
     properties: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[zarr.Array, ...]:
-    """Add an empty label, axes ``yx``, to the image at ``uri``; a label of the same name is replaced.
+    """Add an empty label to the image at ``uri``; a label of the same name is replaced.
 
     The list of labels is read, extended and written: add the labels of one image from one process.
 
     Args:
+        shape: Of level 0: height and width (axes ``yx``), or planes, height and width of a volume (``zyx``).
         properties: What is known of the objects; each has the number of its object as ``label-value``.
     """
     if not files.exists(files.join(uri, "zarr.json")):
         raise DataError(f"{uri}: no OME-Zarr 0.5 image that labels could be added to.")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ConfigError(f"{uri}: a label of shape {tuple(shape)}; it is (height, width) or (planes, height, width).")
+    axes = "zyx"[-len(shape) :]
     levels = _level_shapes(shape, num_levels)
     image_label: dict[str, Any] = {"version": "0.5", "source": {"image": "../../"}}
     if properties:
@@ -140,7 +152,7 @@ def create_labels(
     attributes = {
         "ome": {
             "version": "0.5",
-            "multiscales": [_multiscales(label, "yx", len(levels), pixel_size_um, "nearest")],
+            "multiscales": [_multiscales(label, axes, len(levels), pixel_size_um, plane_distance_um, "nearest")],
             "image-label": image_label,
         }
     }
@@ -148,7 +160,7 @@ def create_labels(
     if label in names:
         files.remove(files.join(uri, "labels", label))
     _write_group(files.join(uri, "labels", label), attributes)
-    arrays = _create_levels(uri, f"labels/{label}", "yx", levels, np.dtype(dtype), shard_px, chunk_px)
+    arrays = _create_levels(uri, f"labels/{label}", axes, levels, np.dtype(dtype), shard_px, chunk_px)
     if label not in names:
         _write_group(files.join(uri, "labels"), {"ome": {"version": "0.5", "labels": [*names, label]}})
     return arrays
@@ -215,15 +227,16 @@ def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
             str(channel.get("label") or f"channel_{number}")
             for number, channel in enumerate(attributes.get("omero", {}).get("channels", ()))
         )
-        sizes = [float(np.prod([scale[axes.index(axis)] for scale in scales])) for axis in "yx"]
-        lengths = [MICROMETRES.get(units[axes.index(axis)] or "") for axis in "yx"]
+        sizes = [float(np.prod([scale[number] for scale in scales])) for number in range(len(axes))]
+        factors = [MICROMETRES.get(unit or "") for unit in units]
+        lengths = {a: size * factor for a, size, factor in zip(axes, sizes, factors, strict=True) if factor is not None}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{where}: no OME-Zarr 0.4 or 0.5 image ({type(error).__name__}: {error}); "
             "name the group that has the multiscales metadata (for a plate: one of its fields)."
         ) from error
-    sides = (sizes[0] * lengths[0], sizes[1] * lengths[1]) if lengths[0] and lengths[1] else None
-    return Multiscale("".join(axes), paths, sides, channels)
+    sides = (lengths["y"], lengths["x"]) if "y" in lengths and "x" in lengths else None
+    return Multiscale("".join(axes), paths, sides, lengths.get("z"), channels)
 
 
 def read_properties(uri: str, label: str) -> list[dict[str, Any]]:
@@ -426,6 +439,9 @@ def _chunks_and_shards(
         if axis in "yx":
             chunk = min(divisor, size)
             shard = min(shard_px, -(-size // chunk) * chunk)
+        elif axis == "z":
+            chunk = -(-size // -(-size // MAX_JOINT_PLANES))
+            shard = -(-size // chunk) * chunk
         else:
             chunk = size if axis == "c" and size <= MAX_JOINT_CHANNELS else 1
             shard = size
@@ -435,16 +451,22 @@ def _chunks_and_shards(
 
 
 def _multiscales(
-    name: str, axes: str, num_levels: int, pixel_size_um: float | int | None, method: str
+    name: str,
+    axes: str,
+    num_levels: int,
+    pixel_size_um: float | int | None,
+    plane_distance_um: float | int | None,
+    method: str,
 ) -> dict[str, Any]:
     types = {"t": "time", "c": "channel"}
-    unit = {} if pixel_size_um is None else {"unit": "micrometer"}
-    described = [{"name": a, "type": types.get(a, "space")} | (unit if a in "yx" else {}) for a in axes]
-    size = 1.0 if pixel_size_um is None else float(pixel_size_um)
+    known = {"z": plane_distance_um, "y": pixel_size_um, "x": pixel_size_um}
+    unit = {"unit": "micrometer"}
+    described = [{"name": a, "type": types.get(a, "space")} | (unit if known.get(a) is not None else {}) for a in axes]
+    size, depth = (1.0 if one is None else float(one) for one in (pixel_size_um, plane_distance_um))
     datasets = []
     for level in range(num_levels):
         factor = 2**level
-        scale = [size * factor if axis in "yx" else 1.0 for axis in axes]
+        scale = [size * factor if axis in "yx" else depth if axis == "z" else 1.0 for axis in axes]
         # The centre of a coarse pixel is that of the fine pixels it stands for, not that of the first of them.
         shift = [size * (factor - 1) / 2 if axis in "yx" else 0.0 for axis in axes]
         steps = [{"type": "scale", "scale": scale}]

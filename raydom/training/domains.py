@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import fraction_statistics
 from raydom.storage import files
 from raydom.storage.collection import open_collection
+from raydom.storage.planes import open_planes
 from raydom.training.crops import CropSampler
 from raydom.training.data import split_by_group
 from raydom.types import PERCENTILE_LEVELS, ImageRecord
@@ -70,7 +71,7 @@ def domain_images(
         ConfigError: If there are fewer than workers.
     """
     uri = files.absolute(collection)
-    records = list(open_collection(uri).filter(**asdict(images)).records)
+    records = list(open_planes(uri, images).records)
     if label is not None:
         labelled = [record for record in records if label in record.labels]
         if 0 < len(labelled) < len(records):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from raydom.errors import ConfigError
 from raydom.networks.build import build_network
 from raydom.storage import files
 from raydom.storage.collection import open_collection
+from raydom.storage.planes import open_planes
 from raydom.training import distributed
 from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import check_trainable, split_by_group
@@ -89,9 +90,8 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
     """
     config = with_absolute_weights(config)
     config = replace(config, collection=files.absolute(config.collection), out=files.absolute(config.out))
-    collection = open_collection(config.collection)
-    chosen = collection.filter(**asdict(config.images)).records
-    records = [record for record in chosen if record.split != "test"] or list(chosen)
+    chosen = open_planes(config.collection, config.images)
+    records = [record for record in chosen.records if record.split != "test"] or list(chosen.records)
     trainable = check_trainable(records, config.label, config.mask, config.network_config(1).output != "classes")
     labelled = {record.image_id: record for record in trainable}
     training_ids, validation_ids = split_by_group(
@@ -113,7 +113,7 @@ def plan_supervised(config: SupervisedConfig) -> SupervisedPlan:
         validation_ids=validation_ids,
         data_fingerprint=fingerprint([[record.image_id, record.sha256] for record in used]),
         num_steps=number_of_steps(config.train, len(training_ids), num_workers),
-        class_weights=class_weights(config, collection, [labelled[image_id] for image_id in training_ids]),
+        class_weights=class_weights(config, chosen, [labelled[image_id] for image_id in training_ids]),
         weights_sha256=file_hash(config.weights),
         restyling=plan_restyling(config, config.train, spec, [labelled[image_id] for image_id in training_ids]),
     )

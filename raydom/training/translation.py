@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from raydom.networks.generators import Generator
 from raydom.storage import files
 from raydom.storage.collection import open_collection
 from raydom.storage.model_run import open_model_run
+from raydom.storage.planes import open_planes
 from raydom.training import distributed
 from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import check_alike, common_pixel_size, intensity_range
@@ -194,7 +195,7 @@ def chosen_domains(config: DomainsConfig) -> list[tuple[str, str, ImageFilter]]:
             "--target-images has no effect where all domains of a collection are learnt: choose among all images "
             "by --keep, --split and --group, or two domains by --source-domain and --target-domain."
         )
-    records = open_collection(config.collection).filter(**asdict(config.images)).records
+    records = open_planes(config.collection, config.images).records
     names = sorted({record.domain for record in records if record.domain is not None})
     without = sum(record.domain is None for record in records)
     if len(names) < 2:

@@ -293,8 +293,8 @@ def test_ome_zarr_04_with_single_planes_reads_as_channels_y_x(tmp_path: Path) ->
     assert image.level_shape(0) == (21, 13)
 
 
-def test_a_stack_is_refused_naming_the_axis(tmp_path: Path) -> None:
+def test_a_time_series_is_refused_naming_the_axis(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.zarr")
-    make_ome_zarr_04(uri, (2, 3, 7, 5), axes="czyx")
-    with pytest.raises(DataError, match="axis z has 3 planes"):
+    make_ome_zarr_04(uri, (2, 3, 7, 5), axes="tcyx")
+    with pytest.raises(DataError, match="axis t has 2 entries"):
         Image(make_record("a", uri=uri), "/elsewhere").numpy()
