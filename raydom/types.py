@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,11 @@ class Region:
     @property
     def slices(self) -> tuple[slice, ...]:
         return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def index(self) -> tuple[Any, ...]:
+        """Into arrays whose last axes are those of the region."""
+        return (..., *self.slices)
 
     def grown(self, margin: int) -> Region:
         """Grown by ``margin`` px on every side; the result may reach outside the image."""

@@ -30,7 +30,8 @@ class Views:
     area_px: Int64[np.ndarray, " n"]
     """Of its part in the block's own pixels."""
     first: Int64[np.ndarray, " n"]
-    """Where the first pixel of that part is in the image: row times width plus column."""
+    """Where the first pixel of that part is in the image: row times width plus column (of a volume, that times its
+    depth, plus the plane)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +43,29 @@ class Pairs:
     iou: Float64[np.ndarray, " n"]
 
 
-def views(labels: Int32[np.ndarray, "h w"], seen: Region, write: Region, width: int) -> Views:
+def views(labels: Int32[np.ndarray, "*d h w"], seen: Region, write: Region, width: int) -> Views:
     """What a block owns of its labels.
 
     Args:
-        labels: Of ``seen``, 0 background.
+        labels: Of ``seen``, 0 background; of a volume, all planes.
         seen: The part of the image that the block looked at.
         write: Its own pixels.
         width: Of the whole image, px.
     """
-    own = labels[write.relative_to(seen).slices]
+    own = labels[write.relative_to(seen).index]
+    depth = own.shape[0] if own.ndim == 3 else 1
+    if own.ndim == 3:  # its planes come last, so that no view begins before the row of its cell
+        own = np.moveaxis(own, 0, -1)
     found, first, area = np.unique(own, return_index=True, return_counts=True)
-    rows, columns = np.unravel_index(first, own.shape)
-    position = (rows + write.start[0]) * width + columns + write.start[1]
+    rows, columns, planes = np.unravel_index(first, (*write.shape, depth))
+    position = ((rows + write.start[0]) * width + columns + write.start[1]) * depth + planes
     is_object = found > 0
     return Views(*(array[is_object].astype(np.int64) for array in (found, area, position)))
 
 
 def overlaps(
-    a: Int32[np.ndarray, "h w"],
-    b: Int32[np.ndarray, "h w"],
+    a: Int32[np.ndarray, "*d h w"],
+    b: Int32[np.ndarray, "*d h w"],
     owned_a: Int64[np.ndarray, " m"],
     owned_b: Int64[np.ndarray, " n"],
 ) -> Pairs:

@@ -11,9 +11,9 @@ from raydom.algorithms.large import Styler
 from raydom.algorithms.styles import floats_per_px, get_method
 from raydom.config import ModelSpec, RunConfig
 from raydom.errors import ConfigError
+from raydom.inference.cells import KEPT_VIEWS
 from raydom.inference.job import BlockJob, model_shape, style_of
 from raydom.inference.models import open_model
-from raydom.inference.objects import KEPT_VIEWS
 from raydom.storage.collection import Image
 
 COPIES_OF_PIXELS = 8

@@ -21,10 +21,11 @@ from raydom.errors import DataError
 from raydom.images.intensity import from_fraction
 from raydom.images.objects import Parts
 from raydom.images.resample import source_region
+from raydom.inference.cells import Seen
 from raydom.inference.job import BlockJob
 from raydom.inference.models import network_on, open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
-from raydom.inference.objects import ObjectStages, Seen
+from raydom.inference.objects import ObjectStages
 from raydom.inference.output import Output
 from raydom.inference.segmenter import NetworkInput, Pass, Segmenter
 from raydom.inference.styling import BlockPixels, BlockStyler
@@ -161,7 +162,7 @@ class Predictor:
             return fields | {"record": row}
         for cell, seen in outputs.views:
             assert self.objects is not None
-            self.objects.keep(image, cell, seen)
+            self.objects.cells.keep(image, cell, seen)
         self.output.write_block(image, task.block.write, outputs.pixels, outputs.labels)
         return fields
 
@@ -172,7 +173,7 @@ class Predictor:
     def _wanted(self, task: Task, image: Image) -> list[Region]:
         """What the network is to tell of: a block's own pixels; of objects told as a list, what each cell sees."""
         if self.spec is not None and self.spec.network.output == "objects" and self.objects is not None:
-            return [self.objects.region(image, cell) for cell in self.objects.cells(task.block)]
+            return [self.objects.cells.region(image, cell) for cell in self.objects.cells.of(task.block)]
         return [task.block.write]
 
     def _detected(
@@ -189,12 +190,12 @@ class Predictor:
         assert self.objects is not None and self.spec is not None
         confidence, views = np.zeros(task.block.write.shape, np.uint8), []
         inside = np.zeros(task.block.write.shape, bool)
-        for cell, (labels, scores) in zip(self.objects.cells(task.block), found, strict=True):
-            own = labels[cell.write.relative_to(self.objects.region(image, cell)).slices]
+        for cell, (labels, scores) in zip(self.objects.cells.of(task.block), found, strict=True):
+            own = labels[cell.write.relative_to(self.objects.cells.region(image, cell)).slices]
             sure = np.rint(255 * np.concatenate([[0.0], scores])).astype(np.uint8)
             here = cell.write.relative_to(task.block.write).slices
             confidence[here], inside[here] = sure[own], own > 0
-            views.append((cell, self.objects.seen(image, cell, labels)))
+            views.append((cell, self.objects.cells.look(image, cell, labels)))
         fields |= {"num_foreground_px": int(inside.sum())}
         if inside.any():
             fields |= {"mean_confidence": float(confidence[inside].mean()) / 255}

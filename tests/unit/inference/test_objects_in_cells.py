@@ -167,7 +167,7 @@ def test_what_the_network_found_and_is_lost_is_told_and_found_again(job, monkeyp
 
     def lose(self, task, inputs, image):
         if task.kind == "pair" and not lost:
-            lost.extend(self.cells(task.block)[:1])
+            lost.extend(self.cells.of(task.block)[:1])
             uri = self.job.folder.objects_uri("views", "a", image.record.sha256, lost[0].write)
             files.remove(uri)
         return compute(self, task, inputs, image)
