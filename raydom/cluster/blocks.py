@@ -11,6 +11,7 @@ since Ray ends the process of a task that had a GPU; no GPU is held while object
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import re
@@ -26,10 +27,10 @@ import ray.exceptions
 from raydom.cluster.session import num_workers, ray_session
 from raydom.config import RunConfig
 from raydom.errors import ClusterError
-from raydom.inference.job import BlockJob
+from raydom.inference.job import Job
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
-from raydom.inference.runner import Check, JobReport, device_of, execute_serially, run_jobs
+from raydom.inference.runner import BLOCK_JOBS, Check, J, JobKind, JobReport, device_of, execute_serially, run_jobs
 from raydom.inference.worker import BlockWorker, Processor, Task
 from raydom.networks.memory import keep_freed_memory
 
@@ -41,7 +42,7 @@ MAX_TASKS_PER_BATCH = 128
 ASKS_A_NETWORK = ("overview", "block")
 """Stages that compute on GPUs where the run has some."""
 
-OpenProcessor = Callable[[BlockJob, str], Processor]
+OpenProcessor = Callable[[Any, str], Processor]
 Rows = dict[str, np.ndarray]
 """Of Ray Data; a row is a batch of tasks, since Ray wants to be told the size of what it gives to a GPU."""
 
@@ -49,19 +50,23 @@ RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """The line of a traceback that tells what was raised."""
 
 
-def run_block_jobs(jobs: Sequence[BlockJob], run: RunConfig, *, keep_parts: bool = False) -> list[JobReport]:
-    """Run jobs on Ray, or in this process when ``run.serial``; see ``run_jobs``."""
+def run_block_jobs(
+    jobs: Sequence[J], run: RunConfig, *, kind: JobKind = BLOCK_JOBS, keep_parts: bool = False
+) -> list[JobReport[J]]:
+    """Run jobs of a kind on Ray, or in this process when ``run.serial``; see ``run_jobs``."""
     if run.serial:
-        return run_jobs(jobs, run, execute_serially, keep_parts=keep_parts)
+        execute = functools.partial(execute_serially, open_processor=kind.open_processor)
+        return run_jobs(jobs, run, execute, kind=kind, keep_parts=keep_parts)
     with ray_session(run):
-        return run_jobs(jobs, run, execute_on_ray, keep_parts=keep_parts)
+        execute = functools.partial(execute_on_ray, open_processor=kind.open_processor)
+        return run_jobs(jobs, run, execute, kind=kind, keep_parts=keep_parts)
 
 
 @dataclass(frozen=True)
 class Opening:
     """What a process needs to do tasks of a run."""
 
-    jobs: Sequence[BlockJob]
+    jobs: Sequence[Job]
     run: RunConfig
     run_id: str
     open_processor: OpenProcessor
@@ -107,7 +112,7 @@ def process_batch(rows: Rows, opening: Opening) -> Rows:
 
 def execute_on_ray(
     tasks: list[Task],
-    jobs: Sequence[BlockJob],
+    jobs: Sequence[Job],
     run: RunConfig,
     run_id: str,
     progress: ProgressReport,

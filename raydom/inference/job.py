@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,6 +51,23 @@ OBJECT_HALO_PX = 64
 """How far beyond a block objects are looked for by watershed."""
 SAME_SIZE = 0.01
 """Pixel sizes that differ by no more than this share count as equal."""
+
+
+@runtime_checkable
+class Job(Protocol):
+    """What the runner must know of a job."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def out(self) -> str: ...
+
+    @property
+    def blocks(self) -> BlockConfig: ...
+
+    @property
+    def folder(self) -> RunFolder: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +151,20 @@ class BlockJob:
 
 
 STAGES = ("overview", "block", "view", "pair", "number", "label", "pyramid", "finish")
-"""Kinds of tasks, in their order; of an image, each waits for those before it."""
+"""Kinds of tasks, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
     """The settings and the tasks of a job, in their stages."""
 
-    job: BlockJob
-    model: Model | None
+    job: Job
     settings: dict[str, Any]
     stages: dict[str, list[Task]]
-    """By kind, in the order of ``STAGES``."""
+    """By kind, in their order: of an image, each waits for those before it."""
+    model: Model | None = None
+    tables: dict[str, str] = field(default_factory=dict)
+    """The tables that the output has of each image, and the stage that writes them."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -191,7 +210,8 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "version": BLOCK_VERSION,
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
-    plan = JobPlan(job, model, settings, {kind: [] for kind in STAGES})
+    tables = {"objects": "finish", "merges": "number"} if makes_objects else {}
+    plan = JobPlan(job, settings, {kind: [] for kind in STAGES}, model, tables)
     stages = plan.stages
     for image in images:
         record = image.record
@@ -233,7 +253,7 @@ def model_shape(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:
     return tuple(grid_size(size, scale) for size in shape)
 
 
-def output_uri(job: BlockJob, image_id: str) -> str:
+def output_uri(job: Job, image_id: str) -> str:
     return files.join(job.out, "images", f"{image_id}.zarr")
 
 

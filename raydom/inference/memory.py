@@ -31,18 +31,12 @@ BYTES_OF_VIEW = 4
 def check_memory(job: BlockJob, run: RunConfig) -> None:
     """Refuse blocks that do not fit the memory of a worker.
 
-    What a worker may use is said by the run, or is this machine's memory shared by its workers; on a cluster that was
-    joined, whose machines are not known here, nothing is checked unless it is said.
-
     Raises:
         ConfigError: With what the largest block needs, what is allowed, and the block size that fits.
     """
-    allowed = run.memory_gib
+    allowed = allowed_gib(run)
     if allowed is None:
-        if run.address or os.environ.get("RAY_ADDRESS") or run.gpus_per_worker > 0:
-            return
-        workers = 1 if run.serial else run.workers or max(1, int((os.cpu_count() or 1) / run.cpus_per_worker))
-        allowed = machine_memory_gib() / workers
+        return
     images = job.chosen_images()
     spec = open_model(job.model, images).spec if job.model is not None else None
     styler = Styler(get_method(job.style.method), style_of(job.style), job.style)
@@ -71,6 +65,17 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
                 f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
                 f"may use {allowed:.2g} GiB. {remedy}, or allow more with --memory-gib or fewer --workers."
             )
+
+
+def allowed_gib(run: RunConfig) -> float | None:
+    """What a worker may use: what the run says, or this machine's memory shared by its workers, GiB; None on a cluster
+    that was joined, whose machines are not known here."""
+    if run.memory_gib is not None:
+        return run.memory_gib
+    if run.address or os.environ.get("RAY_ADDRESS") or run.gpus_per_worker > 0:
+        return None
+    workers = 1 if run.serial else run.workers or max(1, int((os.cpu_count() or 1) / run.cpus_per_worker))
+    return machine_memory_gib() / workers
 
 
 def machine_memory_gib() -> float:

@@ -19,15 +19,11 @@ from contextlib import contextmanager
 import numpy as np
 import zarr
 
-from raydom.config import ModelSpec, to_dict
+from raydom.config import to_dict
 from raydom.errors import DataError
-from raydom.images.intensity import RunningStatistics, to_fraction
-from raydom.images.objects import Parts
-from raydom.images.seams import SeamScore, seam_scores
-from raydom.images.tiles import cut_blocks
-from raydom.inference.job import BlockJob, output_uri
-from raydom.inference.objects import ObjectStages
-from raydom.inference.styling import BlockStyler
+from raydom.images.intensity import RunningStatistics
+from raydom.inference.job import Job, output_uri
+from raydom.inference.layout import Layout
 from raydom.inference.worker import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
@@ -47,12 +43,11 @@ class Output:
 
     Args:
         job: What is done.
-        spec: Of the job's model.
-        objects: Of a model that makes objects.
+        layout: What an output consists of.
     """
 
-    def __init__(self, job: BlockJob, spec: ModelSpec | None, objects: ObjectStages | None) -> None:
-        self.job, self.spec, self.objects = job, spec, objects
+    def __init__(self, job: Job, layout: Layout) -> None:
+        self.job, self.layout = job, layout
         self._open = functools.lru_cache(maxsize=OPEN_ARRAYS)(
             lambda uri, path: zarr_images.open_array(uri, path, mode="r+")
         )
@@ -84,10 +79,8 @@ class Output:
         for path, array in arrays:
             zarr_images.write_region(uri, path, block, array, self._open(uri, path))
 
-    def write_alone(
-        self, image: Image, task: Task, pixels: np.ndarray, labels: Mapping[str, np.ndarray], found: Parts | None
-    ) -> str:
-        """Write an image that is one block, with its objects: nothing of it need be read again.
+    def write_alone(self, image: Image, task: Task, pixels: np.ndarray, labels: Mapping[str, np.ndarray]) -> str:
+        """Write an image that is one block: nothing of it need be read again.
 
         Returns:
             Its manifest row as JSON.
@@ -101,8 +94,6 @@ class Output:
             write_levels(levels[path], labels[path.removeprefix("labels/")] if path else pixels, method)
             if zarr_images.lost_shards(levels[path][0]):
                 raise DataError(f"{files.join(output_uri(self.job, image.image_id), path)}: its shard is missing.")
-        if self.objects is not None and found is not None:
-            self.objects.write_table(image, [found])
         return self._row(image, task, running.statistics(lambda: [pixels]))
 
     def write_part(self, image: Image, task: Task) -> None:
@@ -115,14 +106,11 @@ class Output:
         return len(parts(writable_levels(output_uri(self.job, image.image_id))[0])) > 1
 
     def finish(self, image: Image, task: Task) -> str:
-        """What is left of a written image: tables, pyramid and statistics; returns its manifest row as JSON.
+        """What is left of a written image: pyramid and statistics; returns its manifest row as JSON.
 
         Raises:
             DataError: If a shard that was written is gone; its block is then one that failed.
         """
-        if self.objects is not None:
-            with self.told_of_losses(image, task):
-                self.objects.write_table(image, self.objects.bands_of(image))
         uri = output_uri(self.job, image.image_id)
         for path, _ in self._pyramids(image):
             lost = zarr_images.missing_shards(uri, files.join(path, "0") if path else "0")
@@ -154,61 +142,24 @@ class Output:
             raise
         return self._row(image, task, statistics)
 
-    def score_seams(self, image: Image, task: Task, styler: BlockStyler) -> float | None:
-        """Write the seam score of each stylised block of the task's region; returns that of all of them."""
-        if self.spec is not None or self.job.style.method == "none":
-            return None
-        level = writable_levels(output_uri(self.job, image.image_id))[0]
-        total, receipts = SeamScore(), []
-
-        def read_output(region: Region) -> np.ndarray:
-            return to_fraction(np.asarray(level[(slice(None), *region.slices)]), styler.units(image))
-
-        def read_source(region: Region) -> np.ndarray:
-            return to_fraction(image.numpy(region), image.statistics)
-
-        for write, score in seam_scores(
-            read_output,
-            read_source,
-            image.spatial_shape,
-            self.job.blocks.block_size,
-            styler.style_statistics.std,
-            styler.statistics(image).std,
-            task.block.write,
-        ):
-            total += score
-            receipts.append(
-                Receipt(
-                    block_id=Block(image.image_id, write).block_id,
-                    image_id=image.image_id,
-                    kind="seam",
-                    fingerprint=task.fingerprint,
-                    status="ok",
-                    attempts=1,
-                    finished_at=time.time(),
-                    seam_score=score.value,
-                )
-            )
-        self.job.folder.write_receipts(receipts)
-        return total.value
-
     @contextmanager
     def told_of_losses(self, image: Image, task: Task, *errors: type[Exception]) -> Iterator[None]:
-        """When what an earlier stage of objects kept is gone or damaged (a DataError, or one of these errors), those
-        stages are to be done again."""
+        """When what an earlier stage kept is gone or damaged (a DataError, or one of these errors), it is to be done
+        again."""
         caught: tuple[type[Exception], ...] = (DataError, *errors)
         try:
             yield
         except caught as error:
             uri, whole = output_uri(self.job, image.image_id), Region.whole(image.spatial_shape)
-            lost = zarr_images.unreadable_shards(uri, "0", whole)
-            if self.spec is not None and self.spec.network.output == "objects":  # whose blocks make the views too
+            if self.layout.blocks_keep:
                 lost = list(zarr_images.shard_regions(zarr_images.open_array(uri, "0"), whole))
+            else:
+                lost = zarr_images.unreadable_shards(uri, "0", whole)
             self._declare_lost(image, task, lost, error)
             raise
 
     def _create(self, uri: str, image: Image) -> Mapping[str, Sequence[zarr.Array]]:
-        channels = self._channels(image)
+        channels = self.layout.channels(image)
         size = self.job.blocks.block_size
         chunk = next(chunk for chunk in (256, 128, 64, 32, 16) if size % chunk == 0)
         made = {}
@@ -217,44 +168,28 @@ class Output:
             name=image.image_id,
             axes="cyx",
             shape=(len(channels), *image.spatial_shape),
-            dtype="uint8" if self.spec else image.record.dtype,
-            pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
+            dtype=self.layout.dtype(image),
+            pixel_size_um=self.layout.pixel_size_um(image),
             channels=channels,
             shard_px=size,
             chunk_px=chunk,
             overwrite=True,
         )
-        for label, dtype in self._labels(image).items():
+        for label, dtype in self.layout.labels(image).items():
             made[f"labels/{label}"] = zarr_images.create_labels(
                 uri,
                 label,
                 shape=image.spatial_shape,
                 dtype=dtype,
-                pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
+                pixel_size_um=self.layout.pixel_size_um(image),
                 shard_px=size,
                 chunk_px=chunk,
             )
         return made
 
-    def _labels(self, image: Image) -> dict[str, str]:
-        """Names and dtypes of the labels that are written."""
-        if self.spec is not None:
-            return {self.spec.label: "uint8" if self.objects is None else self.job.instances.ids}
-        return {name: str(image.labels(name).dtype) for name in image.record.labels}
-
-    def _channels(self, image: Image) -> tuple[str, ...]:
-        if self.spec is None:
-            return image.record.channels
-        if self.spec.num_classes == 2:
-            if self.spec.network.output == "objects":
-                return ("confidence",)
-            more = {"boundary": ("border probability",), "distance": ("depth",)}
-            return ("foreground probability", *more.get(self.spec.network.output, ()))
-        return tuple(f"probability of class {number}" for number in range(self.spec.num_classes))
-
     def _pyramids(self, image: Image) -> list[tuple[str, str]]:
         """The groups of an output that have levels, and how these are made."""
-        return [("", "mean"), *((f"labels/{label}", "nearest") for label in self._labels(image))]
+        return [("", "mean"), *((f"labels/{label}", "nearest") for label in self.layout.labels(image))]
 
     def _write_coarser(self, image: Image, task: Task, part: Region) -> RunningStatistics:
         """The coarser levels of a part of an image, as far as they are only its own; returns its statistics."""
@@ -284,8 +219,7 @@ class Output:
             write_coarser(writable_levels(uri, path), method, start=LEVELS_AT_ONCE)
 
     def _running_statistics(self, image: Image) -> RunningStatistics:
-        dtype = "uint8" if self.spec else image.record.dtype
-        return RunningStatistics(dtype, len(self._channels(image)))
+        return RunningStatistics(self.layout.dtype(image), len(self.layout.channels(image)))
 
     def _stored_sums(self, image: Image, part: Region) -> RunningStatistics | None:
         """What was summed over a part of an output, unless it is gone or damaged."""
@@ -303,21 +237,17 @@ class Output:
 
     def _row(self, image: Image, task: Task, statistics: ImageStatistics) -> str:
         """The manifest row of an image that is written, as JSON."""
-        labels = tuple(self._labels(image))
-        kinds = image.record.label_kinds
-        if self.spec is not None:
-            kinds = ("instance" if self.objects else "binary" if self.spec.num_classes == 2 else "semantic",)
-        channels = self._channels(image)
+        channels = self.layout.channels(image)
         record = dataclasses.replace(
             image.record,
             uri=f"images/{image.image_id}.zarr",
             axes="cyx",
             shape=(len(channels), *image.spatial_shape),
-            dtype="uint8" if self.spec else image.record.dtype,
+            dtype=self.layout.dtype(image),
             channels=channels,
-            labels=labels,
-            label_kinds=kinds,
-            pixel_size_um=self.job.pixel_size_um or image.pixel_size_um,
+            labels=tuple(self.layout.labels(image)),
+            label_kinds=self.layout.label_kinds(image),
+            pixel_size_um=self.layout.pixel_size_um(image),
             # Of the input and all that was done to it, so that whoever builds on this output notices a change.
             sha256=hashlib.sha256(f"{image.record.sha256}{task.fingerprint}".encode()).hexdigest(),
             statistics=statistics,
@@ -328,10 +258,7 @@ class Output:
         """Blocks whose pixels are gone or damaged, and what was made of them, are to be done again."""
         side = self.job.blocks.block_size << LEVELS_AT_ONCE
         lost = {("block", region.start) for region in regions}
-        if self.objects is not None:  # neighbours saw those pixels too, and all numbers follow from what was seen
-            cut = cut_blocks(image.image_id, image.spatial_shape, self.job.blocks.block_size)
-            lost |= {(kind, block.write.start) for kind in ("view", "pair", "label") for block in cut}
-            lost.add(("number", (0, 0)))
+        lost |= self.layout.follow(image)
         lost |= {("pyramid", tuple(start // side * side for start in region.start)) for region in regions}
         receipts = []
         for kind, start in sorted(lost):

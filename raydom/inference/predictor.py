@@ -23,6 +23,7 @@ from raydom.images.objects import Parts
 from raydom.images.resample import source_region
 from raydom.inference.cells import Seen
 from raydom.inference.job import BlockJob
+from raydom.inference.layout import BlockLayout
 from raydom.inference.models import network_on, open_model
 from raydom.inference.objects import KINDS as OBJECT_STAGES
 from raydom.inference.objects import ObjectStages
@@ -77,7 +78,7 @@ class Predictor:
         self.spec: ModelSpec | None = None if self.model is None else self.model.spec
         self.objects = ObjectStages(job, self.spec) if self.spec is not None and job.makes_objects(self.spec) else None
         self.styler = BlockStyler(job, self.spec, self.device)
-        self.output = Output(job, self.spec, self.objects)
+        self.output = Output(job, BlockLayout(job, self.spec))
         self.image = functools.lru_cache(maxsize=OPEN_IMAGES)(self.images.__getitem__)
 
     @functools.cached_property
@@ -138,12 +139,15 @@ class Predictor:
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
         if task.kind == "pyramid":
             self.output.write_part(outputs, task)
-            return {"seam_score": self.output.score_seams(outputs, task, self.styler)}
+            return {"seam_score": self.styler.score_seams(outputs, task)}
         if self.objects is not None and task.kind in OBJECT_STAGES:
             return self.objects.write(task, outputs, self.image(task.block.image_id))
         if task.kind == "finish":
+            if self.objects is not None:
+                with self.output.told_of_losses(outputs, task):
+                    self.objects.write_table(outputs, self.objects.bands_of(outputs))
             in_parts, row = self.output.in_parts(outputs), self.output.finish(outputs, task)
-            score = None if in_parts else self.output.score_seams(outputs, task, self.styler)
+            score = None if in_parts else self.styler.score_seams(outputs, task)
             return {"record": row, "seam_score": score}
         if task.kind == "overview":
             sink = io.BytesIO()
@@ -158,7 +162,9 @@ class Predictor:
             checksum = zlib.crc32(np.ascontiguousarray(labels).tobytes(), checksum)
         fields = outputs.fields | {"checksum": f"{checksum:08x}"}
         if self._is_alone(image):
-            row = self.output.write_alone(image, task, outputs.pixels, outputs.labels, outputs.objects)
+            row = self.output.write_alone(image, task, outputs.pixels, outputs.labels)
+            if self.objects is not None and outputs.objects is not None:
+                self.objects.write_table(image, [outputs.objects])
             return fields | {"record": row}
         for cell, seen in outputs.views:
             assert self.objects is not None

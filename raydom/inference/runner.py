@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
-from raydom.inference.job import STAGES, BlockJob, JobPlan, output_uri, plan_job
+from raydom.inference.job import Job, JobPlan, output_uri, plan_job
 from raydom.inference.memory import check_memory
 from raydom.inference.object_tables import keep_tables
 from raydom.inference.output import record_from_json
@@ -36,21 +37,24 @@ BATCH = 16
 SHOWN = {
     "overview": ("global pass", "images"), "block": ("", "blocks"), "view": ("objects", "blocks"),
     "pair": ("objects in several blocks", "blocks"), "number": ("numbers of objects", "images"),
-    "label": ("labels", "blocks"), "pyramid": ("pyramids of large images", "parts"), "finish": ("pyramids", "images"),
+    "graph": ("borders", "blocks"), "solve": ("multicut", "images"), "label": ("labels", "blocks"),
+    "pyramid": ("pyramids of large images", "parts"), "finish": ("pyramids", "images"),
 }  # fmt: skip
 """What the progress says of each stage, and what it counts."""
 
+J = TypeVar("J", bound=Job)
+
 Check = Callable[[], None]
 """Called between two batches; raises when the run must not go on."""
-Execute = Callable[[list[Task], Sequence[BlockJob], RunConfig, str, ProgressReport, Check], None]
+Execute = Callable[[list[Task], Sequence[Job], RunConfig, str, ProgressReport, Check], None]
 """Does tasks of jobs under a run id, counting them in the progress; receipts are its only result."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobReport:
+class JobReport(Generic[J]):
     """What became of a job."""
 
-    job: BlockJob
+    job: J
     num_blocks: int
     num_images: int
     num_images_done: int
@@ -78,15 +82,36 @@ class JobReport:
         return self.seconds / max(1, self.num_images_done)
 
 
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """What is done with jobs of a kind."""
+
+    plan: Callable[[Any, int], JobPlan]
+    """Checks a job and cuts it into tasks, of that number."""
+    open_processor: Callable[[Any, str], Any]
+    """Opens what does the tasks of a job, on a device."""
+    check_memory: Callable[[Any, RunConfig], None]
+    """Refuses blocks that do not fit the memory of a worker."""
+
+
+BLOCK_JOBS = JobKind(plan_job, Predictor, check_memory)
+
+
 def run_jobs(
-    jobs: Sequence[BlockJob], run: RunConfig, execute: Execute, *, keep_parts: bool = False
-) -> list[JobReport]:
+    jobs: Sequence[J],
+    run: RunConfig,
+    execute: Execute,
+    *,
+    kind: JobKind = BLOCK_JOBS,
+    keep_parts: bool = False,
+) -> list[JobReport[J]]:
     """Run jobs to their end, skipping what their receipts say is done.
 
     Args:
-        jobs: With an output each.
+        jobs: With an output each; all of one kind.
         run: Where and how.
-        execute: Does the tasks.
+        execute: Does the tasks, with the processors of their kind.
+        kind: Of the jobs.
         keep_parts: Keep what the stages leave for each other, such as overviews; ``RunFolder.forget_parts`` removes it.
 
     Raises:
@@ -98,8 +123,8 @@ def run_jobs(
     if len(set(outs)) < len(outs):
         raise ConfigError(f"two jobs would write to one output: {sorted(o for o in outs if outs.count(o) > 1)[0]}.")
     for job in jobs:
-        check_memory(job, run)
-    plans = [plan_job(job, number) for number, job in enumerate(jobs)]
+        kind.check_memory(job, run)
+    plans = [kind.plan(job, number) for number, job in enumerate(jobs)]
     with ExitStack() as leases:
         held = [leases.enter_context(lease(job.folder.lease_uri)) for job in jobs]
 
@@ -107,14 +132,16 @@ def run_jobs(
             for one in held:
                 one.check()
 
-        reports = _run_plans(plans, run, execute, check)
+        reports = _run_plans(plans, run, execute, check, kind)
         for report in reports:
             if report.ok and not keep_parts:
                 report.job.folder.forget_parts()
     return reports
 
 
-def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Check) -> list[JobReport]:
+def _run_plans(
+    plans: list[JobPlan], run: RunConfig, execute: Execute, check: Check, job_kind: JobKind
+) -> list[JobReport]:
     jobs = [plan.job for plan in plans]
     for plan in plans:
         # They change the last bits of the result, so they belong to what may not change.
@@ -135,10 +162,10 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Ch
                 known[number] = _valid(plan, retried[number])
 
     names = ", ".join(job.name for job in jobs) if len(jobs) <= 2 else f"{len(jobs)} jobs"
-    for kind in STAGES:
+    for kind in dict.fromkeys(kind for plan in plans for kind in plan.stages):
         tasks = _to_do(plans, known, kind)
         if kind == "block":
-            _create_outputs(plans, known, tasks)
+            _create_outputs(plans, known, tasks, job_kind)
         label, unit = SHOWN[kind]
         stage(f"{names}: {label}" if label else names, tasks, unit)
     _sweep(jobs, tasks)
@@ -147,11 +174,12 @@ def _run_plans(plans: list[JobPlan], run: RunConfig, execute: Execute, check: Ch
 
 def execute_serially(
     tasks: list[Task],
-    jobs: Sequence[BlockJob],
+    jobs: Sequence[Any],
     run: RunConfig,
     run_id: str,
     progress: ProgressReport,
     check: Check,
+    open_processor: Callable[[Any, str], Any] = Predictor,
 ) -> None:
     """One task after another, in this process, without overlap."""
     if run.gpus_per_worker > 0 and not torch.cuda.is_available():
@@ -163,7 +191,7 @@ def execute_serially(
     torch.set_num_threads(max(1, int(run.cpus_per_worker)))
     try:
         worker = BlockWorker(
-            lambda number: Predictor(jobs[number], device_of(run)),
+            lambda number: open_processor(jobs[number], device_of(run)),
             [job.folder for job in jobs],
             run_id=run_id,
             overlap=False,
@@ -200,14 +228,15 @@ def _to_do(plans: list[JobPlan], known: list[dict[str, Receipt]], kind: str) -> 
     """The tasks of a stage without a receipt, of images of which all that comes before is done."""
     todo = []
     for plan, receipts in zip(plans, known, strict=True):
-        if not plan.stages[kind]:
+        if not plan.stages.get(kind):
             continue
         if kind == "overview":  # which nobody needs any more once the blocks are done
             waiting = {task.block.image_id for task in plan.stages["block"] if task.key not in receipts}
             broken = {task.block.image_id for task in plan.stages["block"]} - waiting
         else:
-            earlier = ["overview"] if kind == "block" else STAGES[1 : STAGES.index(kind)]
-            before = [task for one in earlier for task in plan.stages[one]]
+            order = list(plan.stages)
+            earlier = order[: order.index(kind)]
+            before = [task for one in earlier if kind == "block" or one != "overview" for task in plan.stages[one]]
             broken = {task.block.image_id for task in before if not _is_ok(receipts.get(task.key))}
         todo += [t for t in plan.stages[kind] if t.key not in receipts and t.block.image_id not in broken]
     return todo
@@ -223,7 +252,7 @@ def _check_weights(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> Non
         model.load()
 
 
-def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], blocks: list[Task]) -> None:
+def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], blocks: list[Task], kind: JobKind) -> None:
     """Empty outputs for the images of several blocks of which none is done; workers make the others themselves."""
     begun = [
         {task.block.image_id for task in plan.stages["block"] if task.key in done}
@@ -236,12 +265,12 @@ def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], block
     for number, plan in enumerate(plans):
         missing = wanted[number] - begun[number]
         if missing:
-            predictor = Predictor(plan.job)
+            processor = kind.open_processor(plan.job, "cpu")
             for image_id in sorted(missing):
-                predictor.output.create(predictor.images[image_id])
+                processor.output.create(processor.images[image_id])
 
 
-def _sweep(jobs: Sequence[BlockJob], finished: list[Task]) -> None:
+def _sweep(jobs: Sequence[Job], finished: list[Task]) -> None:
     """Remove what killed workers left half written; those that live are done. (Images of one block are made anew.)"""
     for job in jobs:
         files.remove_partials(job.folder.uri)
@@ -257,6 +286,10 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     """Write the manifest of the images that are whole, and tell what is not."""
     receipts = _valid(plan, retried)
     tasks = plan.tasks
+
+    def ready(kind: str) -> set[str]:
+        return {task.block.image_id for task in plan.stages[kind] if _is_ok(receipts.get(task.key))}
+
     done = [receipts[task.key] for task in tasks if _is_ok(receipts.get(task.key))]
     failed = tuple(receipts[task.key] for task in tasks if task.key in receipts and not _is_ok(receipts[task.key]))
     records = [
@@ -266,10 +299,10 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
     whole = {record.image_id for record in records}
-    if plan.settings["instances"] is not None:
-        numbered = {task.block.image_id for task in plan.stages["number"] if _is_ok(receipts.get(task.key))}
-        keep_tables(plan.job.out, {"objects": whole, "merges": numbered})
-    of_images = (r for r in done if r.image_id in whole and (r.kind == "number" or (r.kind == "block" and r.record)))
+    keep_tables(plan.job.out, {name: whole if kind == "finish" else ready(kind) for name, kind in plan.tables.items()})
+    of_images = (
+        r for r in done if r.image_id in whole and (r.kind in ("number", "solve") or (r.kind == "block" and r.record))
+    )
     objects = [receipt.num_objects for receipt in of_images if receipt.num_objects is not None]
     return JobReport(
         job=plan.job,

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import logging
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -22,10 +23,14 @@ from raydom.errors import DataError
 from raydom.images.content import content_score
 from raydom.images.intensity import fraction_statistics, from_fraction, to_fraction
 from raydom.images.resample import resample, source_region
-from raydom.inference.job import BlockJob, model_shape, style_of, style_units
+from raydom.images.seams import SeamScore, seam_scores
+from raydom.inference.job import BlockJob, model_shape, output_uri, style_of, style_units
+from raydom.inference.worker import Task
 from raydom.storage import files
 from raydom.storage.collection import Image
-from raydom.types import ImageStatistics, Region
+from raydom.storage.pyramids import writable_levels
+from raydom.storage.receipts import Receipt
+from raydom.types import Block, ImageStatistics, Region
 
 logger = logging.getLogger(__name__)
 
@@ -182,3 +187,41 @@ class BlockStyler:
             fractions = to_fraction(image.numpy(source, level), image.statistics)
             bands.append(resample(fractions, source, band, have, shape))
         return np.concatenate(bands, axis=1)
+
+    def score_seams(self, image: Image, task: Task) -> float | None:
+        """Write the seam score of each stylised block of the task's region; returns that of all of them."""
+        if self.spec is not None or self.job.style.method == "none":
+            return None
+        level = writable_levels(output_uri(self.job, image.image_id))[0]
+        total, receipts = SeamScore(), []
+
+        def read_output(region: Region) -> np.ndarray:
+            return to_fraction(np.asarray(level[(slice(None), *region.slices)]), self.units(image))
+
+        def read_source(region: Region) -> np.ndarray:
+            return to_fraction(image.numpy(region), image.statistics)
+
+        for write, score in seam_scores(
+            read_output,
+            read_source,
+            image.spatial_shape,
+            self.job.blocks.block_size,
+            self.style_statistics.std,
+            self.statistics(image).std,
+            task.block.write,
+        ):
+            total += score
+            receipts.append(
+                Receipt(
+                    block_id=Block(image.image_id, write).block_id,
+                    image_id=image.image_id,
+                    kind="seam",
+                    fingerprint=task.fingerprint,
+                    status="ok",
+                    attempts=1,
+                    finished_at=time.time(),
+                    seam_score=score.value,
+                )
+            )
+        self.job.folder.write_receipts(receipts)
+        return total.value
