@@ -127,3 +127,19 @@ class NeuronConfig:
 
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForestSpec:
+    """What a trained forest must be asked with."""
+
+    neurons: NeuronConfig
+    forest: ForestConfig
+    features: tuple[str, ...]
+    """Names of what it judges an edge by."""
+    boundary: str
+    """What tells of membranes: frangi, of the raw image, or probability, of a model."""
+    planes: bool
+    """Whether it was trained on single planes, not on volumes."""
+    pixel_size_um: float | None = None
+    """Of the images that it was trained on, um."""

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from raydom.config import GeneratorSpec, ModelSpec, from_dict, to_dict
+from raydom.config import ForestSpec, GeneratorSpec, ModelSpec, from_dict, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 
@@ -30,13 +30,13 @@ PLAN, WEIGHTS, CONFIG, METRICS, MARKER = (
     "plan.json", "weights.safetensors", "config.json", "metrics.parquet", "complete.json"
 )  # fmt: skip
 CHECKPOINTS = "checkpoints"
-Spec = ModelSpec | GeneratorSpec
-S = TypeVar("S", ModelSpec, GeneratorSpec, Spec)
+Spec = ModelSpec | GeneratorSpec | ForestSpec
+S = TypeVar("S", ModelSpec, GeneratorSpec, ForestSpec, Spec)
 
 
 @dataclass(frozen=True)
 class ModelRun(Generic[S]):
-    """A finished training: of a segmentation model, or of generators between domains."""
+    """A finished training: of a segmentation model, of generators between domains, or of a forest for borders."""
 
     uri: str
     spec: S
@@ -135,12 +135,17 @@ def open_model_run(uri: str) -> ModelRun[ModelSpec]:
     """Open a finished training of a segmentation model.
 
     Raises:
-        ConfigError: If the training is of generators.
+        ConfigError: If the training is of something else.
         DataError: If there is none, it is not finished, or its files are damaged.
     """
     run = _opened(uri)
     if isinstance(run.spec, ModelSpec):
         return run
+    if isinstance(run.spec, ForestSpec):
+        raise ConfigError(
+            f"{run.uri} is a forest that judges the borders of superpixels. A segmentation model is needed here: "
+            "give a run of `raydom train supervised`, and this one to `raydom neurons segment --forest`."
+        )
     raise ConfigError(
         f"{run.uri} is a run of generators ({run.spec.kind}), which make images look like those of another domain. A "
         f"segmentation model is needed here: give a run of `raydom train supervised`, and this one with --method "
@@ -152,16 +157,36 @@ def open_generator_run(uri: str) -> ModelRun[GeneratorSpec]:
     """Open a finished training of generators between domains.
 
     Raises:
-        ConfigError: If the training is of a segmentation model.
+        ConfigError: If the training is of something else.
         DataError: If there is none, it is not finished, or its files are damaged.
     """
     run = _opened(uri)
     if isinstance(run.spec, GeneratorSpec):
         return run
     raise ConfigError(
-        f"{run.uri} is a run of a segmentation model ({run.spec.network.name}). --generator needs a run that makes "
-        f"images look like those of another domain, such as one of `raydom train cyclegan`; this one is for --model."
+        f"{run.uri} is a run of {_described(run.spec)}. --generator needs a run that makes "
+        f"images look like those of another domain, such as one of `raydom train cyclegan`; this one is for "
+        f"{'--forest' if isinstance(run.spec, ForestSpec) else '--model'}."
     )
+
+
+def open_forest_run(uri: str) -> ModelRun[ForestSpec]:
+    """Open a finished training of a forest that judges the borders of superpixels.
+
+    Raises:
+        ConfigError: If the training is of something else.
+        DataError: If there is none, it is not finished, or its files are damaged.
+    """
+    run = _opened(uri)
+    if isinstance(run.spec, ForestSpec):
+        return run
+    raise ConfigError(f"{run.uri} is a run of {_described(run.spec)}. --forest needs a run of `raydom neurons train`.")
+
+
+def _described(spec: Spec) -> str:
+    if isinstance(spec, ModelSpec):
+        return f"a segmentation model ({spec.network.name})"
+    return "a forest that judges borders" if isinstance(spec, ForestSpec) else f"generators ({spec.kind})"
 
 
 def _opened(uri: str) -> ModelRun[Any]:
@@ -176,7 +201,9 @@ def _opened(uri: str) -> ModelRun[Any]:
         raise DataError(f"{uri}: there is no model run. Make one with `raydom train supervised --out {uri}`.")
     try:
         config = files.read_json(files.join(uri, CONFIG))
-        spec = from_dict(GeneratorSpec if "kind" in config["spec"] else ModelSpec, config["spec"])
+        stored = config["spec"]
+        kind: type[Any] = GeneratorSpec if "kind" in stored else ForestSpec if "forest" in stored else ModelSpec
+        spec: Spec = from_dict(kind, stored)
         content_hash = files.read_json(marker)["content_hash"]
         return ModelRun(uri, spec, config["training"], config["versions"], content_hash, config["spec"])
     except (FileNotFoundError, KeyError, TypeError, ConfigError) as error:
