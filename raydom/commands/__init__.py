@@ -14,6 +14,7 @@ from raydom.commands.adaptation import (
 from raydom.commands.blocks import CompareConfig, DemoConfig, EvaluateConfig, SegmentConfig, StylizeConfig
 from raydom.commands.collections import FindDomainsConfig, InfoConfig, IngestConfig, PackConfig, SynthesizeConfig
 from raydom.commands.domains import DomainsConfig, TargetFilter
+from raydom.commands.neurons import MembraneConfig, NeuronSegmentConfig
 from raydom.commands.search import TUNED, SearchedTraining, TuneStyleConfig
 from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
 from raydom.commands.translation import CycleGanConfig, DritConfig
@@ -35,7 +36,9 @@ __all__ = [
     "InfoConfig",
     "IngestConfig",
     "MeanTeacherConfig",
+    "MembraneConfig",
     "NetworkOptions",
+    "NeuronSegmentConfig",
     "OutputAdversaryConfig",
     "PackConfig",
     "SearchedTraining",
