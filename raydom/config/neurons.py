@@ -18,7 +18,7 @@ class EvidenceConfig:
     """Half widths of the ridges that the filter answers to, px."""
     frangi_beta: float = 0.5
     """How much curvature along a ridge, over that across it, is allowed."""
-    frangi_gamma: float = 0.1
+    frangi_gamma: float = 0.03
     """Curvature (times the square of the half width, of intensities from 0 to 1) from which a ridge counts."""
     gradient_sigmas_px: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Scales of the gradient magnitudes among the maps, px."""
