@@ -1,4 +1,7 @@
-"""Multicuts that are good but proven by nothing: greedy contraction, and what improves on it."""
+"""Multicuts that are good but proven by nothing: greedy contraction, and what improves on it.
+
+Parts need not be connected (`signed_graphs.connected` mends that at the end).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from bioimage_cpp.graph.multicut import (
 )
 from jaxtyping import Int64
 
-from raydom.neurons.signed_graphs import SignedGraph, connected, scaled
+from raydom.neurons.signed_graphs import SignedGraph, numbered, scaled
 
 FUSION_ROUNDS = 100
 FUSION_PATIENCE = 20
@@ -61,4 +64,4 @@ def _solved(
     base = UndirectedGraph.from_unique_edges(graph.num_nodes, graph.edges.astype(np.uint64))
     initial = None if start is None else start.astype(np.uint64)
     labels = solver.optimize(MulticutObjective(base, scaled(graph)[0].costs, initial))
-    return connected(graph, labels.astype(np.int64))
+    return numbered(labels.astype(np.int64))

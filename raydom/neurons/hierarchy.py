@@ -16,7 +16,15 @@ from jaxtyping import Int64
 
 from raydom.config.neurons import MulticutConfig
 from raydom.neurons.heuristics import kernighan_lin
-from raydom.neurons.signed_graphs import Piece, SignedGraph, attracted, contracted, numbered, pieces
+from raydom.neurons.signed_graphs import (
+    Piece,
+    SignedGraph,
+    attracted,
+    connected,
+    contracted,
+    numbered,
+    pieces,
+)
 from raydom.neurons.solvers import solve
 
 FINAL_EDGES = 4
@@ -82,11 +90,11 @@ def _of_nodes(parts: Int64[np.ndarray, " m"], step: Int64[np.ndarray, " m"]) -> 
 def _mended(graph: SignedGraph, labels: Int64[np.ndarray, " m"], config: MulticutConfig) -> Int64[np.ndarray, " m"]:
     """Kernighan-Lin over the whole graph, which starts from the labels and never makes them worse."""
     if config.solver == "gaec":
-        return numbered(labels)
+        return connected(graph, labels)
     result = labels.copy()
     used = graph.num_nodes
     for piece in pieces(graph, attracted(graph)):
         if piece.graph.costs.min() < 0 and len(piece.graph.edges) <= FINAL_EDGES * config.max_edges:
             result[piece.nodes] = used + kernighan_lin(piece.graph, numbered(labels[piece.nodes]))
             used += len(piece.nodes)
-    return numbered(result)
+    return connected(graph, result)

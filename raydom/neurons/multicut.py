@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Shaped
@@ -102,16 +103,14 @@ def _check(num_nodes: int, edges: np.ndarray, costs: np.ndarray, parts: np.ndarr
             f"parts must be a number >= 0 for each of {num_nodes} nodes; "
             f"got {len(parts)}, the least {parts.min(initial=0)}."
         )
-    _refuse(
-        ((edges < 0) | (edges >= num_nodes)).any(axis=1), edges, "the pair of nodes", f"two of 0 to {num_nodes - 1}"
-    )
+    outside = np.logical_or(edges < 0, edges >= num_nodes).any(axis=1)
+    _refuse(outside, edges, "the pair of nodes", f"two of 0 to {num_nodes - 1}")
     _refuse(edges[:, 0] == edges[:, 1], edges, "the pair of nodes", "two different nodes")
     _refuse(~np.isfinite(costs), costs, "the cost", "a finite number")
 
 
-def _refuse(wrong: np.ndarray, values: np.ndarray, what: str, wanted: str) -> None:
+def _refuse(wrong: Any, values: np.ndarray, what: str, wanted: str) -> None:
     if wrong.any():
         first = int(wrong.argmax())
-        raise DataError(
-            f"Edge {first}: {what} is {values[first]}, which must be {wanted} ({int(wrong.sum())} of {len(wrong)} edges)."
-        )
+        count = f"{int(wrong.sum())} of {len(wrong)} edges"
+        raise DataError(f"Edge {first}: {what} is {values[first]}, which must be {wanted}; so of {count}.")

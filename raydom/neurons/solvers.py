@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from raydom.config.neurons import MulticutConfig
 from raydom.neurons.exact import exact
 from raydom.neurons.heuristics import fusion, gaec, kernighan_lin
-from raydom.neurons.signed_graphs import SignedGraph, attracted, numbered, pieces
+from raydom.neurons.signed_graphs import SignedGraph, attracted, connected, pieces
 
 
 def solve(graph: SignedGraph, config: MulticutConfig) -> tuple[Int64[np.ndarray, " m"], float | None]:
@@ -25,7 +25,7 @@ def solve(graph: SignedGraph, config: MulticutConfig) -> tuple[Int64[np.ndarray,
         if piece.graph.costs.min() < 0:  # else all of it is joined
             labels[piece.nodes] = used + heuristic(piece.graph, config)
             used += len(piece.nodes)
-    return numbered(labels), None
+    return connected(graph, labels), None
 
 
 def heuristic(graph: SignedGraph, config: MulticutConfig) -> Int64[np.ndarray, " m"]:
