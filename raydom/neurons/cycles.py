@@ -32,7 +32,7 @@ class Separation:
     It is enough to ask that no repelling edge be cut whose ends are joined by a path of attractive ones (x of the edge
     <= sum of x of the path, 1 for cut): what else a solution can violate costs nothing to mend.
 
-    Source: Lange et al. 2018, arXiv:1806.03187 (conflicted cycles).
+    Source: Lange et al. 2018, Partial optimality and fast lower bounds (conflicted cycles).
     """
 
     graph: SignedGraph

@@ -5,7 +5,7 @@ relaxation is tightened until it violates nothing; its bound often meets the ene
 then optimal. If not, edges that the reduced costs decide are fixed and a branch-and-bound solver takes over, again and
 again until its solution violates nothing.
 
-Source: Kappes et al. 2011, Globally optimal image partitioning by multicuts; Lange et al. 2018, arXiv:1806.03187.
+Source: Kappes et al. 2011, Globally optimal image partitioning by multicuts (cutting planes).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from raydom.neurons.signed_graphs import (
     connected,
     contracted,
     energy,
+    first_nodes,
     pieces,
     scaled,
 )
@@ -58,7 +59,7 @@ def exact(graph: SignedGraph, time_limit_s: float) -> tuple[Int64[np.ndarray, " 
     proven = True
     for piece in sorted(pieces(small, group), key=lambda piece: len(piece.graph.edges)):
         best, of_piece, is_optimal = _optimal(piece.graph, deadline)
-        solution[piece.nodes] = piece.nodes[np.unique(best, return_index=True)[1][best]]
+        solution[piece.nodes] = piece.nodes[first_nodes(best)]
         bound += of_piece
         proven &= is_optimal
     labels = connected(graph, solution[labels])
@@ -72,7 +73,7 @@ def certain(graph: SignedGraph) -> Int64[np.ndarray, " m"]:
     An edge that attracts more than all other edges of one of its ends weigh is joined: else that end could be moved
     over, at a gain. Done again on what is left, until no edge is so strong. A leaf goes this way as well.
 
-    Source: Lange et al. 2018, arXiv:1806.03187 (edge criterion).
+    Source: Lange et al. 2018, Partial optimality and fast lower bounds (edge criterion).
     """
     labels = np.arange(graph.num_nodes)
     small = graph

@@ -22,6 +22,7 @@ from raydom.neurons.signed_graphs import (
     attracted,
     connected,
     contracted,
+    first_nodes,
     numbered,
     pieces,
 )
@@ -57,8 +58,7 @@ def reduced(
     """The graph in which each joined set of nodes is one, and the node of it that each node became."""
     labels = np.arange(graph.num_nodes)
     for problem, solution in zip(problems, solutions, strict=True):
-        first = np.unique(solution, return_index=True)[1]
-        labels[problem.nodes] = problem.nodes[first[solution]]
+        labels[problem.nodes] = problem.nodes[first_nodes(solution)]
     labels = numbered(labels)
     return contracted(graph, labels), labels
 

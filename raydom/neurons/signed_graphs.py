@@ -64,6 +64,12 @@ def numbered(labels: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     return rank[place]
 
 
+def first_nodes(labels: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """For each node the first node of its part."""
+    _, first, place = np.unique(labels, return_index=True, return_inverse=True)
+    return first[place]
+
+
 def components(num_nodes: int, edges: Int64[np.ndarray, "n 2"]) -> Int64[np.ndarray, " m"]:
     """The connected component of each node, numbered from 0 in the order of their first nodes."""
     ones = np.ones(len(edges), np.int8)
