@@ -36,9 +36,9 @@ from raydom.algorithms.style_interface import StyleInput
 from raydom.algorithms.styles import get_method, style_config, with_features
 from raydom.errors import ConfigError, DataError
 from raydom.inference.job import NO_STYLE, style_of
+from raydom.label_free.combined import DESCRIPTORS
 from raydom.report.tables import show_table
 from raydom.search.bench import Bench, plan_bench
-from raydom.search.combined import DESCRIPTORS
 from raydom.search.objectives import LABEL_FREE
 
 STUDIED = ("drive-chase", "isbi-vnc", "fluorescence-purple", "t98g")

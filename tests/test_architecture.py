@@ -24,6 +24,7 @@ LEVELS = (
     ("neurons",),
     ("ingestion",),
     ("algorithms",),
+    ("label_free",),
     ("training", "inference"),
     ("search",),
     ("report",),

@@ -24,9 +24,9 @@ from raydom.images.content import content_score
 from raydom.images.instances import instances
 from raydom.images.intensity import fraction_statistics
 from raydom.images.overlaps import count_overlaps
-from raydom.search.combined import Crops, Features, Reference
-from raydom.search.seen import VIEWS, Seen, look, sample_pixels
-from raydom.search.visibility import Visibility
+from raydom.label_free.combined import Crops, Features, Reference
+from raydom.label_free.seen import VIEWS, Seen, look, sample_pixels
+from raydom.label_free.visibility import Visibility
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.storage.model_run import open_model_run

@@ -16,7 +16,7 @@ LABEL_FREE = (
     "combined", "certainty", "agreement", "im", "snd", "snd_features", "mmd", "frechet", "frechet_foreground",
     "frechet_background", "visibility", "likeness", "morphology",
 )  # fmt: skip
-"""Scores that need no labels; see ``raydom.search.combined``."""
+"""Scores that need no labels; see ``raydom.label_free.combined``."""
 VALIDATION = "validation"
 """What a training scores itself by."""
 ERRORS = ("rand_error", "vi_split", "vi_merge", "vi", "cremi")

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from raydom.search.morphology import NAMES, morphology
+from raydom.label_free.morphology import NAMES, morphology
 
 
 def told(mask, valid=None):

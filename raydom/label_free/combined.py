@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from raydom.algorithms.adaptation import self_information
-from raydom.search.label_free import (
+from raydom.label_free.morphology import NAMES, morphology
+from raydom.label_free.scores import (
     agreement,
     certainty,
     frechet,
@@ -21,9 +22,8 @@ from raydom.search.label_free import (
     mmd,
     neighbourhood_density,
 )
-from raydom.search.morphology import NAMES, morphology
-from raydom.search.seen import Seen
-from raydom.search.visibility import Visibility
+from raydom.label_free.seen import Seen
+from raydom.label_free.visibility import Visibility
 
 BEHAVIOUR = ("certainty", "agreement", "sureness")
 DESCRIPTORS = (*BEHAVIOUR, *NAMES)
@@ -137,7 +137,7 @@ class Reference:
           and ``agreement``; and less the part by which the mean content score is below ``CONTENT_THRESHOLD``. All three
           are needed: background alone agrees with itself, and noise may well be shaped like cells.
         - ``certainty``, ``agreement``, ``im``, ``snd`` (of the predictions) and ``snd_features``: see
-          ``search.label_free``; ``visibility``: see there.
+          ``label_free.scores``; ``visibility``: see there.
         - ``mmd``, ``frechet`` and that of both classes: minus the distance of the features from those at the source.
         - ``morphology`` and ``likeness``: minus the mean distance of the shape of what is segmented, or of how sure the
           segmenter is and agrees with itself, from the source's. Each number's distance d, in deviations of the

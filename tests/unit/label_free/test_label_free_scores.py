@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from raydom.search.label_free import (
+from raydom.label_free.scores import (
     agreement,
     certainty,
     frechet,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raydom.search.visibility import Visibility
+from raydom.label_free.visibility import Visibility
 
 
 def blobs(seed, n=4, size=64):

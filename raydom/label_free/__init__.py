@@ -1,0 +1,1 @@
+"""How good a segmenter is on images without labels."""
