@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,30 +23,23 @@ from raydom.config import ImageFilter, InstanceConfig, ModelSpec, fingerprint, t
 from raydom.errors import ConfigError, DataError
 from raydom.images.content import content_score
 from raydom.images.instances import instances
-from raydom.images.intensity import fraction_statistics
 from raydom.images.overlaps import count_overlaps
-from raydom.label_free.combined import Crops, Features, Reference
+from raydom.label_free.combined import Features, Reference
 from raydom.label_free.seen import VIEWS, Seen, look, sample_pixels
-from raydom.label_free.visibility import Visibility
 from raydom.storage import files
 from raydom.storage.collection import Collection, open_collection
 from raydom.storage.model_run import open_model_run
 from raydom.storage.planes import open_planes
-from raydom.training.crops import CropReader, CropView, Sample, padded_sample
 from raydom.training.data import check_alike
+from raydom.training.scored_crops import SOURCE_CROPS, ScoredCrop, asked, cut_crops, drawn, fractions, valid_pixels
 from raydom.training.scoring import label_kinds
-from raydom.training.seeds import CROP, ORDER, derived_generator
 from raydom.training.tallies import Tally, tally, tally_scores
-from raydom.types import ImageRecord, ImageStatistics, Region
+from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
 
-SOURCE_CROPS = 16
-"""Crops of the source that say how the segmenter behaves where it is right."""
 SAMPLES = 256
 """Pixels of each crop whose features are compared."""
-TRIES = 20
-"""Positions tried for a crop of which at least half is valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +143,7 @@ def plan_bench(
         )
     for name, collection in ((mask, of_target), (source_mask, of_source)):
         _check_mask(name, collection)
-    probe_ids = _drawn(labelled, probe, seed, 1)
+    probe_ids = drawn(labelled, probe, seed, 1)
     rest = [record.image_id for record in of_target.records if record.image_id not in probe_ids]
     rest = [image_id for image_id in rest if not needs_labels or image_id in labelled]
     if not rest:
@@ -160,9 +154,9 @@ def plan_bench(
     return BenchPlan(
         model=files.absolute(model),
         source=of_source.uri,
-        source_ids=_drawn([record.image_id for record in of_source.records], SOURCE_CROPS, seed, 0),
+        source_ids=drawn([record.image_id for record in of_source.records], SOURCE_CROPS, seed, 0),
         target=of_target.uri,
-        target_ids=_drawn(rest, num_crops, seed, 2),
+        target_ids=drawn(rest, num_crops, seed, 2),
         probe_ids=probe_ids,
         crop_px=crop_px,
         num_crops=num_crops,
@@ -187,21 +181,23 @@ class Bench:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         target, source = open_collection(plan.target), open_collection(plan.source)
         probed = max(plan.num_crops, len(plan.probe_ids)) if plan.probe_ids else 0
-        self._sample = _cut(target, plan.target_ids, plan.num_crops, plan, self.spec, plan.label, plan.mask, 2)
-        self._probe = _cut(target, plan.probe_ids, probed, plan, self.spec, plan.label, plan.mask, 1)
-        of_source = _cut(source, plan.source_ids, SOURCE_CROPS, plan, self.spec, None, plan.source_mask, 0)
+        cut = partial(cut_crops, spec=self.spec, crop_px=plan.crop_px, seed=plan.seed)
+        of_target = partial(cut, target, label=plan.label, mask=plan.mask)
+        self._sample = of_target(plan.target_ids, plan.num_crops, stream=2)
+        self._probe = of_target(plan.probe_ids, probed, stream=1)
+        of_source = cut(source, plan.source_ids, SOURCE_CROPS, stream=0, mask=plan.source_mask)
         self.content = self._inputs([*self._sample, *self._probe])
         self._kind = (
             None
             if plan.label is None
             else kind_of(self.spec, [crop.record for crop in (*self._sample, *self._probe)], plan.label)
         )
-        self._crops = _asked(self._sample)
-        self._places = sample_pixels(_valid([*self._sample, *self._probe]), SAMPLES, self._generator(0))
+        self._crops = asked(self._sample)
+        self._places = sample_pixels(valid_pixels([*self._sample, *self._probe]), SAMPLES, self._generator(0))
         self._source = self._inputs(of_source).pixels
-        self._source_places = sample_pixels(_valid(of_source), SAMPLES, self._generator(1))
+        self._source_places = sample_pixels(valid_pixels(of_source), SAMPLES, self._generator(1))
         told = look(self.network, self.spec, self._source, self._source_places)
-        self._reference = Reference(told, _asked(of_source), self.spec.threshold)
+        self._reference = Reference(told, asked(of_source), self.spec.threshold)
         self.reference: dict[str, float] = self._reference.own
         """The scores of the source's own crops."""
 
@@ -243,7 +239,7 @@ class Bench:
                 found |= {f"{prefix}_{name}": value for name, value in self._truth(told, crops, part).items()}
         return found
 
-    def _truth(self, told: Seen, crops: Sequence[_Crop], part: slice) -> dict[str, float | None]:
+    def _truth(self, told: Seen, crops: Sequence[ScoredCrop], part: slice) -> dict[str, float | None]:
         assert self._kind is not None
         pooled: dict[str, float] = {}
         for logits, crop in zip(told.logits[part].float().cpu(), crops, strict=True):
@@ -260,78 +256,11 @@ class Bench:
         before = self.content.pixels.cpu().numpy()
         return [content_score(before[i], result[i], crop.statistics.std, std) for i, crop in enumerate(self._sample)]
 
-    def _inputs(self, crops: Sequence[_Crop]) -> StyleInput:
-        pixels = torch.from_numpy(np.stack([crop.sample.image for crop in crops]))
-        return StyleInput(pixels.to(self.device), tuple(crop.statistics for crop in crops))
+    def _inputs(self, crops: Sequence[ScoredCrop]) -> StyleInput:
+        return StyleInput(fractions(crops).to(self.device), tuple(crop.statistics for crop in crops))
 
     def _generator(self, stream: int) -> torch.Generator:
         return torch.Generator().manual_seed(2 * self.plan.seed + stream)
-
-
-@dataclass(frozen=True)
-class _Crop:
-    sample: Sample
-    """Fractions of the legal range, on the model's grid."""
-    statistics: ImageStatistics
-    """Of the whole image, in fractions."""
-    record: ImageRecord
-    labelled: bool
-
-
-def _cut(
-    collection: Collection,
-    image_ids: Sequence[str],
-    num_crops: int,
-    plan: BenchPlan,
-    spec: ModelSpec,
-    label: str | None,
-    mask: str | None,
-    stream: int,
-) -> list[_Crop]:
-    """Crops of images in turn; of each, the first of ``TRIES`` positions of which half is valid, or the best."""
-    records = [collection[image_id].record for image_id in image_ids]
-    labelled = label is not None and all(label in record.labels for record in records)
-    # Fractions (0 to 1 seen as they are), and labels as they are stored, which output objects leaves alone.
-    view = CropView(
-        low=0.0,
-        high=1.0,
-        pixel_size_um=spec.pixel_size_um,
-        label=label if labelled else None,
-        output="objects",
-        num_classes=spec.num_classes,
-    )
-    reader = CropReader(collection, image_ids, view, mask)
-    crops = []
-    for number in range(num_crops):
-        record = records[number % len(records)]
-        shape = reader.shape(record.image_id)
-        generator = derived_generator(plan.seed, CROP, stream, number)
-        best: Sample | None = None
-        for _ in range(TRIES):
-            start = tuple(int(generator.integers(max(0, length - plan.crop_px) + 1)) for length in shape)
-            stop = tuple(min(s + plan.crop_px, length) for s, length in zip(start, shape, strict=True))
-            sample = padded_sample(reader.read(record.image_id, Region(start, stop)), plan.crop_px)
-            if best is None or sample.valid.sum() > best.valid.sum():
-                best = sample
-            if best.valid.mean() >= 0.5:
-                break
-        assert best is not None
-        if not best.valid.any():
-            raise DataError(
-                f"{collection.uri}: no valid pixel of {record.image_id} was found in {TRIES} crops of {plan.crop_px} "
-                f"px: its mask {mask!r} is nearly empty. Correct the mask, or leave it out."
-            )
-        crops.append(_Crop(best, fraction_statistics(record.statistics, np.dtype(record.dtype)), record, labelled))
-    return crops
-
-
-def _valid(crops: Sequence[_Crop]) -> Tensor:
-    return torch.from_numpy(np.stack([crop.sample.valid for crop in crops]))
-
-
-def _asked(crops: Sequence[_Crop]) -> Crops:
-    valid = _valid(crops)
-    return Crops(valid, Visibility(np.stack([crop.sample.image for crop in crops]), valid.numpy()))
 
 
 def _labels(logits: Tensor, spec: ModelSpec) -> np.ndarray:
@@ -399,9 +328,3 @@ def _check_mask(mask: str | None, collection: Collection) -> None:
             f"{collection.uri}: {len(lacking)} images have no mask {mask!r}, such as {lacking[0]}. Ingest it with "
             "--labels, or leave out the mask."
         )
-
-
-def _drawn(image_ids: Sequence[str], most: int, seed: int, stream: int) -> tuple[str, ...]:
-    """At most so many, in the order drawn."""
-    order = derived_generator(seed, ORDER, stream).permutation(len(image_ids))[:most]
-    return tuple(image_ids[index] for index in order)
