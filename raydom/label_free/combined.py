@@ -52,9 +52,15 @@ def descriptors(seen: Seen, valid: Bool[Tensor, "n h w"], threshold: float) -> F
     entropy = self_information(seen.probabilities).sum(dim=1)
     sureness = 1 - (entropy * foreground).sum(dim=(1, 2)) / (foreground.sum(dim=(1, 2)) + 10.0)
     behaviour = torch.stack([certainty(seen.probabilities, where), agreement(seen.views, where), sureness], dim=1)
-    masks = (foreground >= threshold).cpu().numpy()
-    shapes = [morphology(mask, counted) for mask, counted in zip(masks, valid.cpu().numpy(), strict=True)]
-    return np.concatenate([behaviour.double().cpu().numpy(), np.stack(shapes)], axis=1)
+    return np.concatenate([behaviour.double().cpu().numpy(), shapes(_foreground(seen), valid, threshold)], axis=1)
+
+
+def shapes(
+    foreground: Float32[np.ndarray, "n h w"], valid: Bool[Tensor, "n h w"], threshold: float
+) -> Float[np.ndarray, "n descriptors"]:
+    """The morphology of what is told of each crop."""
+    masks, counted = foreground >= threshold, valid.cpu().numpy()
+    return np.stack([morphology(mask, where) for mask, where in zip(masks, counted, strict=True)])
 
 
 class Features:
@@ -108,6 +114,55 @@ class Crops:
     """Of the crops as they are."""
 
 
+@dataclass(frozen=True)
+class Standard:
+    """How foreground looks at the source, in a few numbers: what ``combined`` compares with."""
+
+    shape: tuple[float, ...]
+    """Mean of each number of morphology over the source's crops."""
+    spread: tuple[float, ...]
+    """Their deviations, at least ``LEAST_SPREAD``."""
+    visibility: float
+
+    @classmethod
+    def of(cls, foreground: Float32[np.ndarray, "n h w"], crops: Crops, threshold: float) -> Standard:
+        """That of crops of the source.
+
+        Args:
+            foreground: Its probability there: 0 and 1 of labels, or what a segmenter tells.
+            crops: They.
+            threshold: Probability from which a pixel is foreground.
+        """
+        found = shapes(foreground, crops.valid, threshold)
+        spread = np.maximum(found.std(axis=0), LEAST_SPREAD[len(BEHAVIOUR) :])
+        return cls(tuple(found.mean(axis=0).tolist()), tuple(spread.tolist()), crops.visibility(foreground))
+
+    def morphology(self, shape: Float[np.ndarray, " descriptors"]) -> float:
+        """Minus the mean distance of the shape of what is segmented elsewhere, -1 to 0. Each number's distance d, in
+        deviations of the source's crops, counts as d / (1 + d)."""
+        return -_mean_distance((np.abs(shape - np.array(self.shape)) / np.array(self.spread)).tolist())
+
+    def seen_as_well(self, visibility: float) -> float:
+        """Minus what lacks of the visibility, as a share of that at the source, -1 to 0; more is no fault."""
+        return -max(0.0, 1 - visibility / max(self.visibility, LEAST_VISIBILITY))
+
+    def combined(self, morphology: float, visibility: float, agreement: float, content: float = 1.0) -> float:
+        """1 as at the source, about 0 for what has collapsed.
+
+        1 less the mean of what is missing of three things, each from 0 to 1, and less the part by which the content
+        score is below ``CONTENT_THRESHOLD``. All three are needed: background alone agrees with itself, and noise may
+        well be shaped like cells.
+
+        Args:
+            morphology: See there.
+            visibility: How well the foreground is foretold by simple filters of the images.
+            agreement: Of the segmenter with itself, on crops turned and flipped.
+            content: Mean content score of what was made of the images.
+        """
+        missing = (-self.seen_as_well(visibility), -morphology, 1 - agreement)
+        return 1 - sum(missing) / len(missing) - max(0.0, CONTENT_THRESHOLD - content)
+
+
 class Reference:
     """The source's crops, as the source's segmenter sees them.
 
@@ -121,7 +176,7 @@ class Reference:
         self._threshold = threshold
         found = descriptors(seen, crops.valid, threshold)
         self._mean, self._spread = found.mean(axis=0), np.maximum(found.std(axis=0), LEAST_SPREAD)
-        self._visibility = crops.visibility(_foreground(seen))
+        self._standard = Standard.of(_foreground(seen), crops, threshold)
         self._confidence = _confidence(seen, crops.valid)
         self.features = Features(seen, threshold)
         self.own = self.scores(seen, crops, [1.0] * len(crops.valid))
@@ -132,10 +187,7 @@ class Reference:
     ) -> dict[str, float]:
         """The label-free scores of crops by name; larger is better.
 
-        - ``combined``: 1 as at the source, about 0 for what has collapsed. 1 less the mean of what is missing of three
-          things, each from 0 to 1: ``visibility`` (as a share of that at the source; more is no fault), ``morphology``
-          and ``agreement``; and less the part by which the mean content score is below ``CONTENT_THRESHOLD``. All three
-          are needed: background alone agrees with itself, and noise may well be shaped like cells.
+        - ``combined``: of ``visibility``, ``morphology``, ``agreement`` and ``content_mean``; see ``Standard``.
         - ``certainty``, ``agreement``, ``im``, ``snd`` (of the predictions) and ``snd_features``: see
           ``label_free.scores``; ``visibility``: see there.
         - ``mmd``, ``frechet`` and that of both classes: minus the distance of the features from those at the source.
@@ -165,20 +217,19 @@ class Reference:
             "snd_features": features.density(seen),
             **{name: -value for name, value in features.distances(seen).items()},
             "visibility": visible,
-            "morphology": -_mean_distance([distance[name] for name in NAMES]),
+            "morphology": self._standard.morphology(found[len(BEHAVIOUR) :]),
             "likeness": -_mean_distance([distance[name] for name in BEHAVIOUR]),
             "content": min(contents),
             "content_mean": float(np.mean(contents)),
-            # More than at the source is no fault.
-            "like_visibility": -max(0.0, 1 - visible / max(self._visibility, LEAST_VISIBILITY)),
+            "like_visibility": self._standard.seen_as_well(visible),
             "like_confidence": -float(np.abs(_confidence(seen, crops.valid) - self._confidence).mean()),
             "raw_separation": features.separation,
             **{f"like_{name}": -value for name, value in distance.items()},
             **{f"raw_{name}": value for name, value in told.items()},
         }
-        lost = max(0.0, CONTENT_THRESHOLD - scores["content_mean"])
-        missing = (-scores["like_visibility"], -scores["morphology"], 1 - scores["agreement"])
-        scores["combined"] = 1 - sum(missing) / len(missing) - lost
+        scores["combined"] = self._standard.combined(
+            scores["morphology"], visible, scores["agreement"], scores["content_mean"]
+        )
         return scores
 
 
