@@ -54,9 +54,10 @@ from raydom.commands import (
 from raydom.config import RunConfig, StyleConfig, StyleOptions, TrainConfig
 from raydom.report.tables import show_table
 from raydom.storage.collection import open_collection
-from raydom.training.adaptation import certainty, plan_adaptation
+from raydom.training.adaptation import plan_adaptation
 from raydom.training.crops import CropReader, CropView
 from raydom.training.translation import plan_translation
+from raydom.training.unlabelled import certainty
 
 RUN = RunConfig(quiet=True, serial=True, cpus_per_worker=1)
 NETWORK = {"base_channels": 16, "depth": 4}

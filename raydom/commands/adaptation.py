@@ -23,8 +23,11 @@ class AdaptationConfig(NetworkOptions, DomainsConfig):
     reweight: bool = False
     """Draw source images by their likeness to the target, as their intensity statistics tell it."""
     select: str = "last"
-    """Which weights the run holds: last, or the best by source (score on the source's validation images) or by entropy
-    (lowest on the target's, which needs no labels)."""
+    """Which weights the run holds: last, or the best by source (score on the source's validation images), by entropy
+    (lowest on the target's, which needs no labels) or by combined (whether what is segmented on the target looks like
+    the labels of the source, can be seen in the images, and is the same when they are turned)."""
+    select_crops: int = 16
+    """With --select combined: how many crops of 256 px of the target are looked at."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -33,18 +36,32 @@ class AdaptationConfig(NetworkOptions, DomainsConfig):
         self.check_restyling(self.train.augment)
         require(self.pretrain_steps >= 0, f"pretrain_steps must be >= 0; got {self.pretrain_steps}.")
         require(self.labelled_target >= 0, f"labelled_target must be >= 0; got {self.labelled_target}.")
+        self._check_selection()
         require(
-            self.select in ("last", "source", "entropy"), f"select is last, source or entropy; got {self.select!r}."
+            self.initial is None or self.weights is None,
+            f"--weights {self.weights} has no effect with --initial, which gives all weights. Leave one of them out.",
+        )
+
+    def _check_selection(self) -> None:
+        require(
+            self.select in ("last", "source", "entropy", "combined"),
+            f"select is last, source, entropy or combined; got {self.select!r}.",
         )
         require(
             self.select != "last" or self.train.patience is None,
-            "patience counts validations without a better score: give --select source or entropy with it.",
+            "patience counts validations without a better score: give --select combined, source or entropy with it.",
         )
         if self.select == "entropy":
             _check_classes(self, "the entropy of the target is that of classes")
         require(
-            self.initial is None or self.weights is None,
-            f"--weights {self.weights} has no effect with --initial, which gives all weights. Leave one of them out.",
+            self.select != "combined" or self.network_config(in_channels=1).output != "objects",
+            "combined looks at what is told of each pixel, and output objects is a list: give --select source.",
+        )
+        require(self.select_crops >= 1, f"select_crops must be >= 1; got {self.select_crops}.")
+        require(
+            self.select == "combined" or self.select_crops == AdaptationConfig.select_crops,
+            f"--select-crops {self.select_crops} has no effect on --select {self.select}. Leave it out, or give "
+            "--select combined.",
         )
 
 

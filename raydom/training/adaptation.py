@@ -6,15 +6,14 @@ One plan for all algorithms that do so; what makes each of them is in ``_algorit
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from raydom.algorithms.adaptation import Adaptation, class_probabilities, finest, self_information
+from raydom.algorithms.adaptation import Adaptation
 from raydom.algorithms.classifier_discrepancy import ClassifierDiscrepancy
 from raydom.algorithms.dann import Dann, checked_levels
 from raydom.algorithms.entropy import EntropyMinimisation
@@ -34,6 +33,7 @@ from raydom.commands import (
 )
 from raydom.config import ModelSpec, TrainConfig, to_dict
 from raydom.errors import ConfigError
+from raydom.label_free.combined import Standard
 from raydom.networks.build import build_network
 from raydom.networks.domain_heads import MapCritic
 from raydom.networks.unet import UNet
@@ -44,13 +44,14 @@ from raydom.training import distributed
 from raydom.training.crops import CropReader, CropSampler, CropView
 from raydom.training.data import check_alike, check_trainable
 from raydom.training.domains import DomainImages, DomainSampler, check_channels, domain_images, shares_by_likeness
-from raydom.training.evaluation import validation_score, validation_windows
+from raydom.training.evaluation import validation_score
 from raydom.training.loop import Training, number_of_steps
 from raydom.training.model import check_network_crops, class_weights, file_hash, model_spec, with_absolute_weights
 from raydom.training.plan import TrainingPlan
 from raydom.training.restyling import RESTYLING, RestylingPlan, plan_restyling, restyler
 from raydom.training.samples import segmented
 from raydom.training.seeds import ORDER, derived_generator
+from raydom.training.unlabelled import TargetScore, certainty, labelled_standard
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class AdaptationPlan(TrainingPlan):
     """Content hash of the model run to begin with."""
     restyling: RestylingPlan | None = None
     """Crops of the source in another look."""
+    standard: Standard | None = None
+    """How foreground looks in the labels of the source, for ``--select combined``."""
 
     @property
     def algorithm(self) -> str:
@@ -135,22 +138,36 @@ class AdaptationPlan(TrainingPlan):
             [CropSampler(known, self.train, 0, self.shares, restyle), CropSampler(foreign, self.train, 1)], labelled
         )
         rank, world_size = distributed.rank(), distributed.world_size()
-        validate: Callable[[], float]
-        if config.select == "entropy":
-            reader = CropReader(target, self.target.validation_ids, unlabelled, self.target_mask)
-            validate = lambda: certainty(algorithm.exported(), reader, self.target.validation_ids, spec, device)  # noqa: E731
-        else:
-            reader = CropReader(source, self.source.validation_ids, view, config.mask)
-            ids = self.source.validation_ids
-            validate = lambda: validation_score(algorithm.exported(), reader, ids, spec, device)  # noqa: E731
         return Training(
             algorithm=algorithm,
             batch_at=lambda step: sampler.batch(step, rank, world_size),
-            validate=validate,
+            validate=self._validation(algorithm, device),
             keep_last=config.select == "last",
             sample=lambda: segmented(algorithm.exported(), sampler.batch(0).domains, device, spec.network.output),
             sample_every=config.sample_every,
         )
+
+    def _validation(self, algorithm: Adaptation, device: torch.device) -> Callable[[], float]:
+        """What scores the network at hand."""
+        config, spec, target = self.config, self.spec, self.target
+        if self.standard is not None:
+            score = TargetScore(
+                target,
+                self.standard,
+                spec,
+                num_crops=config.select_crops,
+                seed=self.train.seed,
+                mask=self.target_mask,
+                device=device,
+            )
+            return lambda: score(algorithm.exported())
+        if config.select == "entropy":
+            foreign, view = open_collection(target.collection), CropView.of(spec, labelled=False)
+            reader = CropReader(foreign, target.validation_ids, view, self.target_mask)
+            return lambda: certainty(algorithm.exported(), reader, target.validation_ids, spec, device)
+        known, ids = open_collection(self.source.collection), self.source.validation_ids
+        labelled = CropReader(known, ids, CropView.of(spec), config.mask)
+        return lambda: validation_score(algorithm.exported(), labelled, ids, spec, device)
 
 
 def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
@@ -197,28 +214,8 @@ def plan_adaptation(config: AdaptationConfig) -> AdaptationPlan:
         weights_sha256=file_hash(config.weights),
         initial_hash=initial_hash,
         restyling=plan_restyling(config, config.train, spec, records),
+        standard=_standard(config, source, spec),
     )
-
-
-def certainty(
-    network: nn.Module, reader: CropReader, image_ids: Sequence[str], spec: ModelSpec, device: torch.device
-) -> float:
-    """1 - the mean entropy of the valid pixels of images: a score that needs no labels. The processes share them."""
-    total = torch.zeros(2, dtype=torch.float64)
-    was_training = network.training
-    network.eval()
-    try:
-        for block in validation_windows(reader, image_ids, spec)[distributed.rank() :: distributed.world_size()]:
-            sample = reader.read(block.image_id, block.write)
-            with torch.inference_mode():
-                logits = finest(network(torch.from_numpy(np.ascontiguousarray(sample.image))[None].to(device)))
-                entropy = self_information(class_probabilities(logits)).sum(dim=1)[0].double().cpu()
-            counted = entropy[torch.from_numpy(np.ascontiguousarray(sample.valid))]
-            total += torch.tensor([float(counted.sum()), len(counted)], dtype=torch.float64)
-    finally:
-        network.train(was_training)
-    entropies, pixels = distributed.summed(total.to(device)).cpu().tolist()
-    return float(1.0 - entropies / max(pixels, 1.0))
 
 
 def _algorithm(
@@ -255,6 +252,17 @@ def _algorithm(
         return ClassifierDiscrepancy(network, twin(), labels, trunk_updates=config.trunk_updates, **shared)
     assert isinstance(config, MeanTeacherConfig)
     return MeanTeacher(network, labels, confidence=config.confidence, decay=config.decay, noise=config.noise, **shared)
+
+
+def _standard(config: AdaptationConfig, source: DomainImages, spec: ModelSpec) -> Standard | None:
+    if config.select != "combined":
+        return None
+    if spec.num_classes > 2:
+        logger.warning(
+            "--select combined judges where any of the %d classes but the background is told, not which of them.",
+            spec.num_classes,
+        )
+    return labelled_standard(source, spec, config.train.seed, config.mask)
 
 
 def _check_algorithm(config: AdaptationConfig, network: nn.Module) -> None:

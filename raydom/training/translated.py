@@ -12,9 +12,9 @@ from raydom.algorithms.trained import load_trained
 from raydom.config import GeneratorSpec, ModelSpec
 from raydom.networks.disentangled import Translator
 from raydom.storage.collection import open_collection
-from raydom.training.adaptation import certainty
 from raydom.training.crops import CropReader, CropView
 from raydom.training.domains import DomainImages
+from raydom.training.unlabelled import certainty
 
 
 class SeenAsSource(nn.Module):

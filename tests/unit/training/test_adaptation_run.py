@@ -18,9 +18,11 @@ from raydom.config import ImageFilter, NetworkConfig, RunConfig, TrainConfig
 from raydom.errors import ConfigError, DataError
 from raydom.storage.collection import open_collection, write_manifest
 from raydom.storage.model_run import open_model_run
-from raydom.training.adaptation import certainty, plan_adaptation
+from raydom.training.adaptation import plan_adaptation
+from raydom.training.board import Board
 from raydom.training.crops import CropReader, CropView
 from raydom.training.domains import shares_by_likeness
+from raydom.training.unlabelled import certainty
 from raydom.types import Region
 
 TRAIN = TrainConfig(steps=4, batch_size=2, crop_px=32, validate_every=2)
@@ -58,7 +60,7 @@ def domains(make_collection):
     ("make", "fields"),
     [
         (DannConfig, {"levels": ("bottleneck", "decoder1"), "select": "source", "reweight": True}),
-        (OutputAdversaryConfig, {"critic_channels": 4, "pretrain_steps": 1}),
+        (OutputAdversaryConfig, {"critic_channels": 4, "pretrain_steps": 1, "select": "combined", "select_crops": 2}),
         (EntropyConfig, {"mode": "adversarial", "select": "entropy"}),
         (DiscrepancyConfig, {"trunk_updates": 1}),
         (MeanTeacherConfig, {"labelled_target": 1, "confidence": 0.5, "train": replace(TRAIN, seed=1)}),
@@ -141,7 +143,7 @@ def test_what_cannot_be_adapted_is_refused_before_the_first_step(domains, make_c
         plan_adaptation(replace(config, pretrain_steps=4))
     with pytest.raises(ConfigError, match="which domains"):
         DannConfig(source=source, out="x")
-    with pytest.raises(ConfigError, match="--select source"):
+    with pytest.raises(ConfigError, match="--select combined"):
         DannConfig(source=source, target=target, out="x", train=TrainConfig(patience=2))
 
 
@@ -255,6 +257,9 @@ def test_masks_and_shapes_are_looked_at_before_the_first_step(domains, make_coll
         (DannConfig, {"output": "boundary", "select": "entropy"}, "entropy of the target is that of classes"),
         (DannConfig, {"reversal": "constant", "gamma": 5.0}, "--gamma 5.0 has no effect"),
         (OutputAdversaryConfig, {"updates": "alternating", "reversal": "constant"}, "constant has no effect"),
+        (DannConfig, {"network": "maskrcnn", "select": "combined"}, "output objects is a list: give --select source"),
+        (DannConfig, {"select": "entropy", "select_crops": 8}, "--select-crops 8 has no effect on --select entropy"),
+        (DannConfig, {"select": "best"}, "select is last, source, entropy or combined; got 'best'"),
         (EntropyConfig, {"source": None, "target": None, "collection": "c", "images": ImageFilter(domain="a")},
          "--domain .* no effect with --collection"),
     ],
@@ -262,6 +267,45 @@ def test_masks_and_shapes_are_looked_at_before_the_first_step(domains, make_coll
 def test_options_without_effect_are_refused(make, fields, told):
     with pytest.raises(ConfigError, match=told):
         make(**({"source": "a", "target": "b", "out": "x"} | fields))
+
+
+def test_the_best_by_what_is_told_of_the_target_is_kept_and_found_again_after_an_interruption(
+    domains, tmp_path, monkeypatch
+):
+    source, target = domains
+    train = replace(TRAIN, steps=6, validate_every=1, patience=2, learning_rate=0.03, schedule="constant")
+    config = MeanTeacherConfig(
+        source=source, target=target, out=str(tmp_path / "whole"), select="combined", select_crops=3,
+        **(SMALL | {"train": train}),
+    )  # fmt: skip
+    train_adaptation(config)
+    whole = open_model_run(config.out)
+    scores = whole.metrics.column("score").to_pylist()
+    best = int(np.argmax(scores))
+    assert whole.training["best_step"] == best + 1 and whole.training["best_score"] == scores[best]
+    assert len(set(scores)) > 1 and len(scores) == min(6, best + 3)
+
+    def interrupt(board, report):
+        if report.step == 2:
+            raise KeyboardInterrupt
+
+    again = replace(config, out=str(tmp_path / "again"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Board, "update", interrupt)
+        train_adaptation(again)
+    train_adaptation(again)
+    assert open_model_run(again.out).content_hash == whole.content_hash
+    assert open_model_run(again.out).metrics.column("score").to_pylist() == scores
+
+
+def test_what_combined_cannot_judge_is_said_before_the_first_step(domains, tmp_path, caplog):
+    source, target = domains
+    config = DannConfig(source=source, target=target, out=str(tmp_path / "run"), select="combined", **SMALL)
+    plan_adaptation(replace(config, output="boundary"))
+    assert "not which of them" not in caplog.text
+    plan_adaptation(replace(config, num_classes=3))
+    assert "any of the 3 classes but the background is told, not which of them" in caplog.text
+    assert plan_adaptation(replace(config, select="last")).standard is None
 
 
 def test_certainty_is_that_of_the_pixels_that_count(domains, make_model):
