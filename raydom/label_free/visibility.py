@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
+from torch import Tensor
 
 SIGMAS_PX = (1.0, 2.0, 4.0, 8.0)
 SAMPLES = 1024
@@ -46,11 +51,10 @@ class Visibility:
         # Whole crops are left out by turns; of a single one, stripes.
         stripe = np.arange(len(features)) * NUM_FOLDS // len(features)
         self._fold = stripe if len(pixels) < 2 else np.arange(len(features)) // SAMPLES % NUM_FOLDS
-        self._solvers = []
-        for fold in range(NUM_FOLDS):
-            rest = self._features[self._fold != fold]
-            gram = rest.T @ rest + RIDGE * len(rest) * np.eye(rest.shape[1])
-            self._solvers.append(np.linalg.solve(gram, rest.T))
+        with _one_thread():
+            self._solvers = [
+                _ridge_solver(torch.from_numpy(self._features[self._fold != fold])) for fold in range(NUM_FOLDS)
+            ]
 
     def __call__(self, foreground: Float32[np.ndarray, "n h w"]) -> float:
         """Share of the variance of the foreground's probability that is foretold in crops left out, 0 to 1."""
@@ -58,11 +62,30 @@ class Visibility:
             [one.ravel()[places] for one, places in zip(foreground, self._places, strict=True)]
         ).astype(np.float64)
         foretold = np.empty_like(told)
-        for fold, solver in enumerate(self._solvers):
-            left_out = self._fold == fold
-            foretold[left_out] = self._features[left_out] @ (solver @ told[~left_out])
+        with _one_thread():
+            for fold, solver in enumerate(self._solvers):
+                left_out = self._fold == fold
+                learnt = solver @ torch.from_numpy(told[~left_out])
+                foretold[left_out] = (torch.from_numpy(self._features[left_out]) @ learnt).numpy()
         missed = np.square(told - foretold).mean()
         return float(max(0.0, told.var() - missed) / (told.var() + LEAST_VARIANCE))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The last bits of a sum depend on how many threads add; a training must not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _ridge_solver(features: Float[Tensor, "m features"]) -> Float[Tensor, "features m"]:
+    """What gives the weights of a ridge regression, from the values at the points."""
+    gram = features.T @ features + RIDGE * len(features) * torch.eye(features.shape[1], dtype=features.dtype)
+    return torch.linalg.solve(gram, features.T)
 
 
 def pixel_features(pixels: Float32[np.ndarray, "c h w"]) -> Float[np.ndarray, "features h w"]:

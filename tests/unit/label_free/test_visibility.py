@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from raydom.label_free.visibility import Visibility
 
@@ -48,3 +49,16 @@ def test_only_valid_pixels_are_looked_at():
 def test_a_single_crop_is_asked_stripe_by_stripe():
     pixels, masks = blobs(0, n=1)
     assert Visibility(pixels, masks >= 0)(masks) > 0.7
+
+
+def test_threads_change_no_bit():
+    pixels, masks = blobs(0, n=16)
+    threads, seen = torch.get_num_threads(), set()
+    try:
+        for num in (1, 2, 3):
+            torch.set_num_threads(num)
+            seen.add(Visibility(pixels, masks >= 0)(masks))
+            assert torch.get_num_threads() == num
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) == 1
