@@ -26,8 +26,9 @@ def superpixels(boundary: Float32[np.ndarray, "... h w"], config: SuperpixelConf
 
     The distance counts up to ``config.halo_px`` and no further, so it is told by what lies so far around a pixel.
     Equally high pixels that touch, even by a corner, are one seed. The flood goes over ``boundary_share`` times the
-    boundary plus the rest of 1 times 1 minus the distance (over ``halo_px``). Where no pixel is membrane, or all are,
-    there is one seed, and one superpixel.
+    boundary plus the rest of 1 times 1 minus the distance (over ``halo_px``), which is negative within membranes: where
+    evidence is as high as can be, floods meet in their middle. Where no pixel is membrane, or all are, there is one
+    seed, and one superpixel.
 
     Args:
         boundary: Boundary evidence, 0 to 1: of an image, or of a volume with its planes first.
@@ -42,7 +43,7 @@ def superpixels(boundary: Float32[np.ndarray, "... h w"], config: SuperpixelConf
         DataError: If the boundary evidence is empty or not finite.
 
     Source: the distance transform watershed of Beier et al. 2017 (Nature Methods 14:101), whose distances and heights
-    are scaled by the tile's maximum; ours must not hang on the tile.
+    are scaled by the tile's maximum, which ours must not hang on.
     """
     if not boundary.size or not np.isfinite(boundary).all():
         raise DataError(
@@ -65,18 +66,19 @@ def _flooded(boundary: Float32[np.ndarray, "..."], config: SuperpixelConfig) -> 
 
 
 def _distance(free: np.ndarray, config: SuperpixelConfig) -> Float64[np.ndarray, "..."]:
-    """To the nearest membrane, px of a plane, at most ``halo_px``."""
-    if free.all():  # the library would measure to a virtual row beyond the tile
-        return np.full(free.shape, float(config.halo_px))
+    """To the nearest membrane, at most ``halo_px``; within one, minus that to the nearest pixel that is none."""
+    if free.all() or not free.any():  # the library would measure to a virtual row beyond the tile
+        return np.full(free.shape, config.halo_px if free.all() else -config.halo_px, np.float64)
     spacing = (config.anisotropy,) * (free.ndim - 2) + (1.0, 1.0)
-    distance = bic.distance.distance_transform(free, sampling=spacing)
-    return np.minimum(distance, config.halo_px).astype(np.float64)
+    outside, inside = (bic.distance.distance_transform(where, sampling=spacing) for where in (free, ~free))
+    return np.clip(outside - inside, -config.halo_px, config.halo_px).astype(np.float64)
 
 
 def _seeds(distance: Float64[np.ndarray, "..."], config: SuperpixelConfig) -> Int32[np.ndarray, "..."]:
     """A number for each local maximum of the smoothed distance, flat ones whole; one in all where there is no slope."""
     sigma = (config.sigma_px / config.anisotropy,) * (distance.ndim - 2) + (config.sigma_px,) * 2
-    steps = np.rint(DISTANCE_STEPS * gaussian_filter(distance, sigma, truncate=4.0)).astype(np.int32)
+    smooth = gaussian_filter(np.maximum(distance, 0), sigma, truncate=4.0)
+    steps = np.rint(DISTANCE_STEPS * smooth).astype(np.int32)
     if steps.min() == steps.max():
         return np.ones(steps.shape, np.int32)
     # Maxima of the whole plateau: a plateau beside higher ground is none, unlike with a maximum filter.

@@ -68,6 +68,15 @@ def test_a_volume_of_equal_planes_has_the_superpixels_of_a_plane():
     np.testing.assert_array_equal(labels, np.broadcast_to(labels[0], labels.shape))
 
 
+def test_superpixels_meet_in_the_middle_of_a_wall():
+    boundary = np.zeros((31, 39), np.float32)
+    boundary[:, 15:24] = 1
+    labels = superpixels(boundary, CONFIG)
+    assert labels.max() == 2
+    np.testing.assert_array_equal(labels[:, :19], 1)
+    np.testing.assert_array_equal(labels[:, 20:], 2)
+
+
 def test_far_membranes_do_not_matter():
     """What a tile sees beyond twice the halo of a pixel does not change the superpixel there."""
     boundary = rooms((120, 121))
