@@ -84,6 +84,9 @@ COMMANDS: dict[str, Command] = {
     "segment": Command(
         commands.SegmentConfig, "raydom.cluster.commands:segment", "segment a collection, stylised or not"
     ),
+    "neurons segment": Command(
+        commands.NeuronSegmentConfig, "raydom.cluster.commands:segment_neurons", "segment neurons by a multicut"
+    ),
     "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
     "compare": Command(
         commands.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
@@ -92,7 +95,7 @@ COMMANDS: dict[str, Command] = {
 
 INLINE = (
     "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
-    "ImageFilter", "PredictionConfig", "CellConfig", "SearchConfig",
+    "ImageFilter", "MembraneConfig", "PredictionConfig", "CellConfig", "SearchConfig",
     *(typing.get_type_hints(config)["training"].__name__ for config in commands.TUNED.values()),
 )  # fmt: skip
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""
@@ -137,7 +140,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return 130
     if code == 1:  # ingest lists its refused files; blocks can be retried
         shown = shlex.join(["raydom", *name.split(), *(a for a in arguments if a != "--retry-failed")])
-        if name in ("stylize", "segment", "compare"):
+        if name in ("stylize", "segment", "compare", "neurons segment"):
             print(f"To try only the failed ones again:\n  {shown} --retry-failed", file=sys.stderr)
     return code
 

@@ -38,7 +38,7 @@ def ray_session():
 
 @pytest.fixture
 def make_collection(tmp_path):
-    """Writes a collection of given (c, h, w) arrays, optionally with (h, w) labels of the same names."""
+    """Writes a collection of given (c, h, w) arrays, or volumes (c, d, h, w), optionally with labels of these names."""
     from raydom.images.intensity import image_statistics
     from raydom.storage import zarr_images
     from raydom.storage.collection import open_collection, write_manifest
@@ -54,26 +54,26 @@ def make_collection(tmp_path):
             zarr_images.create_image(
                 group,
                 name=image_id,
-                axes="cyx",
+                axes="cyx" if pixels.ndim == 3 else "czyx",
                 shape=pixels.shape,
                 dtype=pixels.dtype,
                 pixel_size_um=fields.get("pixel_size_um"),
                 channels=channels,
                 overwrite=True,
             )
-            zarr_images.write_region(group, "0", Region.whole(shape), pixels)
+            zarr_images.write_region(group, "0", Region.whole(shape[-2:]), pixels)
             write_coarser(writable_levels(group), "mean")
             truth = (labels or {}).get(image_id)
             if truth is not None:
                 zarr_images.create_labels(group, "label", shape=shape, dtype=truth.dtype, pixel_size_um=None)
-                zarr_images.write_region(group, "labels/label/0", Region.whole(shape), truth)
+                zarr_images.write_region(group, "labels/label/0", Region.whole(shape[-2:]), truth)
             own = {name: value[image_id] if isinstance(value, dict) else value for name, value in fields.items()}
             record = {"domain": None, "split": None, "group": None, "pixel_size_um": None} | own
             records.append(
                 ImageRecord(
                     image_id=image_id,
                     uri=f"images/{image_id}.zarr",
-                    axes="cyx",
+                    axes="cyx" if pixels.ndim == 3 else "czyx",
                     shape=pixels.shape,
                     dtype=str(pixels.dtype),
                     channels=channels,
@@ -116,5 +116,84 @@ def make_model(tmp_path):
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
         write_model_run(str(tmp_path / name), ModelSpec(**spec), weights, {})
         return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mosaic():
+    """Draws neurons, (h, w) or (d, h, w), and their image: bright, with dark membranes, and fainter cracks within."""
+    import numpy as np
+    from scipy import ndimage
+    from scipy.spatial import cKDTree
+
+    def draw(shape, seed=0, spacing=16, planes=0):
+        random = np.random.default_rng(seed)
+        size = (planes, *shape) if planes else shape
+        pixels = np.stack(np.indices(size), axis=-1).reshape(-1, len(size))
+
+        def nearest(points, where):
+            return cKDTree(points).query(where)[1]
+
+        def borders(parts):
+            return np.any(
+                [parts != np.roll(parts, step, axis) for axis in range(len(size)) for step in (1, -1)], axis=0
+            )
+
+        coarse, fine = (random.random((int(np.prod(size) / d ** len(size)), len(size))) * size for d in (spacing, 8))
+        pieces = nearest(fine, pixels).reshape(size)
+        truth = (nearest(coarse, fine) + 1).astype(np.uint32)[pieces]
+        image = np.where(borders(truth), 0.1, np.where(borders(pieces), 0.55, 0.8))
+        image = ndimage.gaussian_filter(image, 0.6) + random.normal(0, 0.03, size)
+        return truth, (255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def trained_forests():
+    """Forests by number of planes, trained once."""
+    return {}
+
+
+@pytest.fixture
+def make_forest(tmp_path, make_collection, mosaic, trained_forests):
+    """Writes a forest that was trained on a mosaic of its own, for cells of 32 px."""
+    from raydom.config import EvidenceConfig, ForestConfig, ForestSpec, NeuronConfig, SuperpixelConfig
+    from raydom.neurons.contacts import contacts
+    from raydom.neurons.evidence import map_names
+    from raydom.neurons.features import edge_features
+    from raydom.neurons.forest import EdgeForest, EdgeGraph
+    from raydom.neurons.reading import Source
+    from raydom.neurons.regions import regions
+    from raydom.neurons.superpixels import superpixels
+    from raydom.neurons.truth import edge_labels, truth_overlaps
+    from raydom.storage.model_run import write_model_run
+    from raydom.types import Region
+
+    neurons = NeuronConfig(
+        evidence=EvidenceConfig(frangi_sigmas_px=(1.0,), gradient_sigmas_px=(1.0,)),
+        superpixels=SuperpixelConfig(cell_px=32, halo_px=16, min_size_px=4),
+    )
+
+    def graph_of(image, truth):
+        source, region = Source(image, neurons.evidence), Region.whole(image.plane_shape)
+        evidence = source.evidence(region)
+        labels = superpixels(evidence, neurons.superpixels)
+        maps = source.maps(region, evidence)
+        touching, found = contacts(labels, maps, region.shape), regions(labels, maps, (0, 0))
+        features, names = edge_features(touching, found, map_names(neurons.evidence), 1.0)
+        told = edge_labels(touching.u, touching.v, truth_overlaps(labels, truth), "background")
+        return EdgeGraph(features, touching.uv, told), names
+
+    def make(planes=0, **fields):
+        if planes not in trained_forests:
+            truth, pixels = mosaic((64, 64) if planes else (128, 128), seed=7, planes=planes)
+            graph, names = graph_of(make_collection("train", {"t": pixels[None]})["t"], truth)
+            trained_forests[planes] = EdgeForest.fit([graph], ForestConfig(trees=20), names)
+        forest, spec = trained_forests[planes], {"boundary": "frangi", "planes": not planes} | fields
+        spec = ForestSpec(neurons=neurons, forest=ForestConfig(trees=20), features=forest.names, **spec)
+        write_model_run(str(tmp_path / "forest"), spec, forest.to_arrays(), {})
+        return str(tmp_path / "forest")
 
     return make

@@ -230,6 +230,13 @@ def segment(config: commands.SegmentConfig) -> int:
     return tell(run_block_jobs([job], config.run))
 
 
+def segment_neurons(config: commands.NeuronSegmentConfig) -> int:
+    """Segment the neurons of a collection."""
+    from raydom.cluster.neurons import segment_neurons as run
+
+    return tell([run(config)])
+
+
 def tune_style(config: commands.TuneStyleConfig) -> int:
     """Search the style that brings a model back."""
     from raydom.search.styles import plan_style_search
@@ -333,8 +340,8 @@ def tell(reports: list[JobReport]) -> int:
 def _quality(report: JobReport) -> list[str]:
     """What was found, and what the guards saw of stylised blocks."""
     lines = []
-    if report.num_objects is not None:
-        lines.append(f"{report.num_objects} objects; measured in {files.join(report.job.out, 'objects')}.")
+    if report.num_objects is not None and report.table is not None:
+        lines.append(f"{report.num_objects} objects; see {files.join(report.job.out, report.table)}.")
     if report.content_scores:
         scores = sorted(report.content_scores)
         lines.append(f"content scores: lowest {scores[0]:.2f}, median {scores[len(scores) // 2]:.2f}.")

@@ -72,17 +72,17 @@ class Cells:
 
     def bands(self, image: Image) -> list[list[Block]]:
         """The cells of an image, a row at a time."""
-        cells = cut_blocks(image.image_id, image.spatial_shape[-2:], self.cell_px)
+        cells = cut_blocks(image.image_id, image.plane_shape, self.cell_px)
         return [list(band) for _, band in itertools.groupby(cells, key=lambda cell: cell.write.start[0])]
 
     def region(self, image: Image, cell: Block) -> Region:
         """Where a cell looks."""
-        return cell.write.grown(self.halo_px).clipped(Region.whole(image.spatial_shape[-2:]))
+        return cell.write.grown(self.halo_px).clipped(Region.whole(image.plane_shape))
 
     def _later(self, image: Image, cell: Block) -> list[tuple[int, Block]]:
         """The cells after this one that see some of what it sees, and their places among the image's cells."""
         seen = self.region(image, cell)
-        size, shape = self.cell_px, image.spatial_shape[-2:]
+        size, shape = self.cell_px, image.plane_shape
         whole, num_columns = Region.whole(shape), -(-shape[1] // size)
         reach = 1 + (2 * self.halo_px - 1) // size
         row, column = (start // size for start in cell.write.start)
@@ -101,7 +101,7 @@ class Cells:
     def look(self, image: Image, cell: Block, labels: np.ndarray) -> Seen:
         """What a cell sees, from its labels of ``region``."""
         region = self.region(image, cell)
-        return Seen(region, labels, views(labels, region, cell.write, image.spatial_shape[-1]))
+        return Seen(region, labels, views(labels, region, cell.write, image.plane_shape[1]))
 
     def keep(self, image: Image, cell: Block, seen: Seen) -> None:
         """Keep what a cell sees for the stages to come."""

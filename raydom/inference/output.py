@@ -137,7 +137,7 @@ class Output:
         try:
             statistics = running.statistics(lambda: (band for part in cut for band in bands(levels[0], num_rows, part)))
         except READ_ERRORS as error:
-            whole = Region.whole(image.spatial_shape)
+            whole = Region.whole(image.plane_shape)
             self._declare_lost(image, task, zarr_images.unreadable_shards(uri, "0", whole), error)
             raise
         return self._row(image, task, statistics)
@@ -150,7 +150,7 @@ class Output:
         try:
             yield
         except caught as error:
-            uri, whole = output_uri(self.job, image.image_id), Region.whole(image.spatial_shape)
+            uri, whole = output_uri(self.job, image.image_id), Region.whole(image.plane_shape)
             if self.layout.blocks_keep:
                 lost = list(zarr_images.shard_regions(zarr_images.open_array(uri, "0"), whole))
             else:
@@ -166,10 +166,11 @@ class Output:
         made[""] = zarr_images.create_image(
             uri,
             name=image.image_id,
-            axes="cyx",
+            axes=f"c{'zyx'[-len(image.spatial_shape) :]}",
             shape=(len(channels), *image.spatial_shape),
             dtype=self.layout.dtype(image),
             pixel_size_um=self.layout.pixel_size_um(image),
+            plane_distance_um=image.plane_distance_um,
             channels=channels,
             shard_px=size,
             chunk_px=chunk,
@@ -182,6 +183,7 @@ class Output:
                 shape=image.spatial_shape,
                 dtype=dtype,
                 pixel_size_um=self.layout.pixel_size_um(image),
+                plane_distance_um=image.plane_distance_um,
                 shard_px=size,
                 chunk_px=chunk,
             )
@@ -241,7 +243,7 @@ class Output:
         record = dataclasses.replace(
             image.record,
             uri=f"images/{image.image_id}.zarr",
-            axes="cyx",
+            axes=f"c{'zyx'[-len(image.spatial_shape) :]}",
             shape=(len(channels), *image.spatial_shape),
             dtype=self.layout.dtype(image),
             channels=channels,

@@ -72,6 +72,8 @@ class JobReport(Generic[J]):
     """Of the stylised images of several blocks, or of their parts."""
     num_objects: int | None
     """In the images that are done; None if the job makes none."""
+    table: str | None
+    """The folder of tables, within the output, that tells of each."""
 
     @property
     def ok(self) -> bool:
@@ -316,4 +318,5 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
         num_content_lost=sum(bool(receipt.content_lost) for receipt in done),
         seam_scores=tuple(receipt.seam_score for receipt in done if receipt.seam_score is not None),
         num_objects=sum(objects) if objects else None,
+        table=next(iter(plan.tables), None),
     )

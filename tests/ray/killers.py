@@ -24,6 +24,24 @@ def open_mortal(job, device):
     return Mortal(job, device)
 
 
+def open_mortal_neurons(job, device):
+    """The processor of a neuron job that kills its worker at the first superpixels, and at the first graph."""
+    from raydom.inference.neuron_stages import NeuronProcessor
+
+    class Mortal(NeuronProcessor):
+        def write(self, task, outputs):
+            if task.kind in ("block", "graph"):
+                try:
+                    os.close(os.open(f"{job.out}-{task.kind}", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    pass
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return super().write(task, outputs)
+
+    return Mortal(job, device)
+
+
 def on_white(content, style, config, generator):
     """Kills its worker at every block that is all white."""
     if content.pixels.min() == 1.0:

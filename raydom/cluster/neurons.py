@@ -1,0 +1,56 @@
+"""Neurons on Ray: the model that tells of membranes, if one is asked, and then the neuron job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raydom.cluster.blocks import run_block_jobs
+from raydom.commands import MembraneConfig, NeuronSegmentConfig
+from raydom.config import BlockConfig, ImageFilter, RunConfig
+from raydom.inference.job import BlockJob
+from raydom.inference.neuron_job import NeuronJob
+from raydom.inference.neuron_stages import NEURON_JOBS
+from raydom.inference.runner import JobReport
+from raydom.storage import files
+
+
+def segment_neurons(config: NeuronSegmentConfig) -> JobReport:
+    """Segment the neurons of a collection.
+
+    Returns:
+        What became of the job; of the model's, if that did not finish.
+    """
+    membranes = config.membranes
+    job = NeuronJob(
+        name="neurons",
+        collection=config.collection,
+        out=config.out,
+        forest=config.forest,
+        boundary=membranes.boundary,
+        inside=membranes.inside,
+        channel=membranes.channel,
+        multicut=config.multicut,
+        blocks=config.blocks,
+        images=config.images,
+    )
+    if membranes.model is not None:
+        report = ask_model(config.collection, config.out, membranes, config.images, config.blocks, config.run)
+        if not report.ok:
+            return report
+        job = replace(job, boundary=report.job.out)
+    return run_block_jobs([job], config.run, kind=NEURON_JOBS)[0]
+
+
+def ask_model(
+    collection: str, out: str, membranes: MembraneConfig, images: ImageFilter, blocks: BlockConfig, run: RunConfig
+) -> JobReport[BlockJob]:
+    """Write the probabilities of a model for the images of a collection to ``boundary`` of an output."""
+    job = BlockJob(
+        name="membranes",
+        collection=collection,
+        out=files.join(out, "boundary"),
+        model=membranes.model,
+        images=images,
+        blocks=blocks,
+    )
+    return run_block_jobs([job], run)[0]
