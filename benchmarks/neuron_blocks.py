@@ -23,7 +23,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import psutil
 import pyarrow as pa
 import tifffile
 from PIL import Image as Picture
@@ -46,7 +45,7 @@ def command(*words: str) -> None:
 
 
 class Memory:
-    """The largest resident memory of a process below this one, while it is watched."""
+    """The largest resident memory of a worker of Ray, while it is watched."""
 
     def __enter__(self) -> Memory:
         self.peak_gib, self._stop = 0.0, threading.Event()
@@ -60,11 +59,12 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.2):
-            for process in psutil.Process().children(recursive=True):
+            for process in Path("/proc").glob("[0-9]*"):
                 try:
-                    if "ray::" in " ".join(process.cmdline()):
-                        self.peak_gib = max(self.peak_gib, process.memory_info().rss / 2**30)
-                except psutil.Error:
+                    if (process / "cmdline").read_bytes().startswith(b"ray::"):
+                        pages = int((process / "statm").read_text().split()[1])
+                        self.peak_gib = max(self.peak_gib, pages * os.sysconf("SC_PAGE_SIZE") / 2**30)
+                except OSError:  # it has ended
                     continue
 
 

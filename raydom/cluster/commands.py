@@ -232,9 +232,14 @@ def segment(config: commands.SegmentConfig) -> int:
 
 def segment_neurons(config: commands.NeuronSegmentConfig) -> int:
     """Segment the neurons of a collection."""
+    from raydom.cluster.neurons import multicuts
     from raydom.cluster.neurons import segment_neurons as run
 
-    return tell([run(config)])
+    report = run(config)
+    code = tell([report])
+    for line in multicuts(config.out)[:FAILURES_SHOWN] if report.ok else ():
+        Console(highlight=False).print(f"  {line}", markup=False, soft_wrap=True)
+    return code
 
 
 def tune_style(config: commands.TuneStyleConfig) -> int:

@@ -12,6 +12,7 @@ from raydom.inference.neuron_job import NeuronJob
 from raydom.inference.neuron_stages import NEURON_JOBS
 from raydom.inference.runner import JobReport
 from raydom.storage import files
+from raydom.storage.receipts import RunFolder
 
 
 def segment_neurons(config: NeuronSegmentConfig) -> JobReport:
@@ -39,6 +40,19 @@ def segment_neurons(config: NeuronSegmentConfig) -> JobReport:
             return report
         job = replace(job, boundary=report.job.out)
     return run_block_jobs([job], config.run, kind=NEURON_JOBS)[0]
+
+
+def multicuts(out: str) -> list[str]:
+    """What the multicut of each image of an output came to, a line each."""
+    lines = []
+    for uri in files.list_files(files.join(RunFolder.of(out).uri, "multicut"), ".json"):
+        told = files.read_json(uri)
+        bound = "" if told["bound"] is None else f", none below {told['bound']:.6g}"
+        lines.append(
+            f"{uri.rsplit('/', 1)[-1].removesuffix('.json')}: {told['num_superpixels']} superpixels, "
+            f"{told['num_edges']} borders, energy {told['energy']:.6g}{bound} ({told['solver']})."
+        )
+    return lines
 
 
 def ask_model(

@@ -177,7 +177,7 @@ def open_forest_run(uri: str) -> ModelRun[ForestSpec]:
         ConfigError: If the training is of something else.
         DataError: If there is none, it is not finished, or its files are damaged.
     """
-    run = _opened(uri)
+    run = _opened(uri, "raydom neurons train")
     if isinstance(run.spec, ForestSpec):
         return run
     raise ConfigError(f"{run.uri} is a run of {_described(run.spec)}. --forest needs a run of `raydom neurons train`.")
@@ -189,16 +189,16 @@ def _described(spec: Spec) -> str:
     return "a forest that judges borders" if isinstance(spec, ForestSpec) else f"generators ({spec.kind})"
 
 
-def _opened(uri: str) -> ModelRun[Any]:
+def _opened(uri: str, command: str = "raydom train supervised") -> ModelRun[Any]:
     uri = files.absolute(uri)
     marker = files.join(uri, MARKER)
     if not files.exists(marker):
         if files.exists(files.join(uri, PLAN)):
             raise DataError(
-                f"{uri}: this training has not finished. Run the same `raydom train` command again: "
-                "it continues at its last checkpoint."
+                f"{uri}: this training has not finished. Run the same command again: it continues "
+                "at its last checkpoint."
             )
-        raise DataError(f"{uri}: there is no model run. Make one with `raydom train supervised --out {uri}`.")
+        raise DataError(f"{uri}: there is no model run. Make one with `{command} --out {uri}`.")
     try:
         config = files.read_json(files.join(uri, CONFIG))
         stored = config["spec"]
