@@ -51,6 +51,11 @@ class IngestConfig:
     if the first has at most four)."""
     fps: float | None = None
     """Frames of a video to take a second, chosen by the times at which they are shown. Default: every frame."""
+    volumes: bool = False
+    """Files with a z axis (stacks of TIFF pages too) are volumes, one image each, and so are their labels. Default: an
+    image a plane."""
+    plane_distance_um: float | None = field(default=None, metadata={"flag": "--plane-distance"})
+    """Distance of the planes of volumes, um, instead of the one that the files state."""
     index_only: bool = False
     """The sources are OME-Zarr images (0.4 or 0.5): list them where they are, without a copy."""
     run: ClusterConfig = field(default_factory=ClusterConfig)
@@ -60,6 +65,10 @@ class IngestConfig:
         require(
             self.pixel_size_um is None or self.pixel_size_um > 0,
             f"pixel_size_um must be > 0; got {self.pixel_size_um}.",
+        )
+        require(
+            self.plane_distance_um is None or (self.volumes and self.plane_distance_um > 0),
+            f"plane_distance_um is of volumes (--volumes), and > 0; got {self.plane_distance_um}.",
         )
         require(self.pages in ("planes", "channels"), f"pages must be planes or channels; got {self.pages!r}.")
         require(

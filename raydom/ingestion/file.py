@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +24,13 @@ from raydom.ingestion.plan import IngestTask, LabelSource, find_files
 from raydom.ingestion.truth import LabelPlane, label_planes
 from raydom.storage import files
 from raydom.storage.collection import Levels
-from raydom.storage.pictures import PIECE_ROWS, LazyPixels, Picture, default_channels, square_pixel
+from raydom.storage.pictures import LazyPixels, Picture, default_channels, piece_rows, square_pixel
 from raydom.storage.pyramids import bands
 from raydom.storage.readers import read_pictures, reader_version, split_part
 from raydom.storage.video import is_video_name
 from raydom.storage.whole_images import write_image
 from raydom.storage.zarr_images import list_labels, read_multiscale
-from raydom.types import Extra, ImageRecord
+from raydom.types import PLANE_DISTANCE, Extra, ImageRecord
 
 FORMAT = 1
 """Raised when the same files would be stored differently, so that they are ingested again. When it is those of one kind
@@ -188,6 +189,7 @@ def _content_hash(task: IngestTask, source: Path, labels: Labels) -> str:
     settings += [config.axes] if config.axes is not None else []
     versions = [reader_version(path) for path in (source, *itertools.chain.from_iterable(paths for _, paths in labels))]
     settings += [["readers", versions]] if max(versions) > 1 else []
+    settings += [["volumes", config.plane_distance_um]] if config.volumes else []
     settings += [["fps", config.fps]] if config.fps is not None and is_video_name(task.source) else []
     settings += [
         [*label.label_names, label.ignore_value, label.boundary_px]
@@ -229,10 +231,15 @@ def _relabelled(task: IngestTask, records: Sequence[ImageRecord]) -> tuple[Image
     return tuple(replace(record, **changes, extra=_extra(task, record)) for record in records)
 
 
-def _extra(task: IngestTask, known: ImageRecord | None, told: Extra = ()) -> Extra:
-    """What the manifest says of the image already, with what its file tells and the columns asked for now."""
+def _extra(task: IngestTask, known: ImageRecord | None, told: Extra = (), plane_distance: float | None = None) -> Extra:
+    """What the manifest says of the image already, with what its file tells and the columns asked for now.
+
+    Args:
+        plane_distance: Of a volume, um, where it is known.
+    """
     extra = known.extra if known is not None else ()
-    return tuple(sorted((dict(extra) | dict(told) | dict(task.columns)).items()))
+    distance: Extra = () if plane_distance is None else ((PLANE_DISTANCE, plane_distance),)
+    return tuple(sorted((dict(extra) | dict(told) | dict(distance) | dict(task.columns)).items()))
 
 
 def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[Picture, dict[str, LabelPlane]]]:
@@ -240,7 +247,10 @@ def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[P
     config = task.config
     streams = [(label.uri, label_planes(label, paths, config)) for label, paths in labels]
     number = 0
-    for picture in read_pictures(task.source, pages=config.pages, axes=config.axes, fps=config.fps, copy=source):
+    pictures = read_pictures(
+        task.source, pages=config.pages, axes=config.axes, fps=config.fps, volumes=config.volumes, copy=source
+    )
+    for picture in pictures:
         planes: dict[str, LabelPlane] = {}
         for uri, stream in streams:
             with _blaming(uri):
@@ -255,8 +265,8 @@ def _in_step(task: IngestTask, source: Path, labels: Labels) -> Iterator[tuple[P
                         )
                     if plane.pixels.shape != picture.pixels.shape[1:]:
                         raise DataError(
-                            f"{uri}: the label is {_size(plane.pixels.shape)} px (height x width), its image "
-                            f"{task.source} {_size(picture.pixels.shape[1:])}."
+                            f"{uri}: the label is {_size(plane.pixels.shape)}, its image {task.source} "
+                            f"{_size(picture.pixels.shape[1:])}."
                         )
                 planes |= found
         number += 1
@@ -277,7 +287,8 @@ def _blaming(uri: str) -> Iterator[None]:
 
 
 def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(size) for size in shape)
+    names = " x ".join(("planes", "height", "width")[-len(shape) :])
+    return f"{' x '.join(str(size) for size in shape)} px ({names})"
 
 
 def _prepare(
@@ -297,13 +308,16 @@ def _prepare(
     if row is not None:  # an image of its own, which no other of the file is grouped with
         base = row.name or f"{task.image_id}_r{row.number:06d}"
         group = group if group is not None else row.group
+    is_volume = len(pixels.shape) == 4
+    distance = config.plane_distance_um if config.plane_distance_um is not None else picture.plane_distance_um
     image_id = base + picture.plane
     sha256 = _plane_hash(content, image_id.removeprefix(task.image_id))
     folder = f"images/{task.image_id}/" if picture.plane or row is not None else "images/"
     try:
         pixel_size = config.pixel_size_um if config.pixel_size_um is not None else picture.pixel_size_um
         if isinstance(pixels, LazyPixels):
-            statistics = stream_statistics(lambda: bands(pixels, PIECE_ROWS))
+            num_rows = piece_rows(math.prod(pixels.shape[1:-2]))
+            statistics = stream_statistics(lambda: bands(pixels, num_rows))
         else:
             statistics = image_statistics(pixels)
     except DataError as error:
@@ -311,7 +325,7 @@ def _prepare(
     return ImageRecord(
         image_id=image_id,
         uri=f"{folder}{image_id}.zarr",
-        axes="cyx",
+        axes="czyx" if is_volume else "cyx",
         shape=pixels.shape,
         dtype=str(pixels.dtype),
         pixel_size_um=pixel_size,
@@ -324,7 +338,7 @@ def _prepare(
         source_file=task.source,
         sha256=sha256,
         label_kinds=tuple(plane.kind for plane in planes.values()),
-        extra=_extra(task, known.get(image_id), () if row is None else row.extra),
+        extra=_extra(task, known.get(image_id), () if row is None else row.extra, distance if is_volume else None),
     )
 
 
@@ -342,21 +356,23 @@ def _check_unclaimed(task: IngestTask, record: ImageRecord, known: Mapping[str, 
 
 def _index(task: IngestTask) -> IngestOutcome:
     """The row of an OME-Zarr image that stays where it is; its pixels are read in blocks."""
-    metadata, levels = read_multiscale(task.source), Levels(task.source)
-    if levels.num_planes > 1:
-        raise DataError(f"{task.source}: axis z has {levels.num_planes} planes; store each as an image of its own.")
-    dtype, (height, width), num_channels = levels.array(0).dtype, levels.shape(0), levels.num_channels()
-    digest, kinds = hashlib.sha256(json.dumps([FORMAT, task.config.pixel_size_um]).encode()), []
+    config, metadata, levels = task.config, read_multiscale(task.source), Levels(task.source)
+    dtype, num_channels, is_volume = levels.array(0).dtype, levels.num_channels(), levels.num_planes > 1
+    if is_volume and not config.volumes:
+        raise DataError(
+            f"{task.source}: axis z has {levels.num_planes} planes. List it as a volume, by --volumes, or store each "
+            "plane as an image of its own."
+        )
+    shape = _spatial_shape(levels)
+    settings = [FORMAT, config.pixel_size_um, *([config.plane_distance_um] if is_volume else [])]
+    digest, kinds = hashlib.sha256(json.dumps(settings).encode()), []
     for block in _blocks(levels):
         digest.update(np.ascontiguousarray(block).data)
     labels = list_labels(task.source)
     for name in labels:
         label, highest = Levels(task.source, f"labels/{name}"), 0
-        if label.shape(0) != (height, width):
-            raise DataError(
-                f"{label.where}: the label is {_size(label.shape(0))} px (height x width), its image "
-                f"{_size((height, width))}."
-            )
+        if _spatial_shape(label) != shape:
+            raise DataError(f"{label.where}: the label is {_size(_spatial_shape(label))}, its image {_size(shape)}.")
         for block in _blocks(label):
             highest = max(highest, int(block.max()))
             digest.update(np.ascontiguousarray(block).data)
@@ -366,7 +382,8 @@ def _index(task: IngestTask) -> IngestOutcome:
     if same:
         return IngestOutcome(task=task, records=_relabelled(task, same), replaced=same, skipped=True)
     named = len(metadata.channels) == num_channels
-    pixel_size = task.config.pixel_size_um
+    pixel_size = config.pixel_size_um
+    distance = config.plane_distance_um if config.plane_distance_um is not None else metadata.plane_distance_um
     try:
         statistics = stream_statistics(lambda: _blocks(levels))
         pixel_size = pixel_size if pixel_size is not None else square_pixel(metadata.pixel_sides_um)
@@ -376,20 +393,20 @@ def _index(task: IngestTask) -> IngestOutcome:
     record = ImageRecord(
         image_id=task.image_id,
         uri=task.source,
-        axes="cyx",
-        shape=(num_channels, height, width),
+        axes="czyx" if is_volume else "cyx",
+        shape=(num_channels, *shape),
         dtype=str(np.dtype(dtype)),
         pixel_size_um=pixel_size,
         channels=metadata.channels if named else default_channels(num_channels),
-        domain=task.config.domain,
-        split=task.config.split,
+        domain=config.domain,
+        split=config.split,
         group=task.group,
         labels=labels,
         statistics=statistics,
         source_file=task.source,
         sha256=content,
         label_kinds=tuple(kinds),
-        extra=_extra(task, known.get(task.image_id)),
+        extra=_extra(task, known.get(task.image_id), (), distance if is_volume else None),
     )
     _check_unclaimed(task, record, known)
     mine = tuple(record for record in task.existing if record.source_file == task.source)
@@ -400,4 +417,9 @@ def _blocks(levels: Levels) -> Iterator[np.ndarray]:
     """Level 0 in blocks, channels first."""
     for region in levels.regions():
         pixels = levels.read(region, 0)
-        yield pixels if pixels.ndim == 3 else pixels[None]
+        yield pixels if "c" in levels.axes else pixels[None]
+
+
+def _spatial_shape(levels: Levels) -> tuple[int, ...]:
+    """Height and width, px; of a volume (planes, height, width)."""
+    return (*([levels.num_planes] if levels.num_planes > 1 else []), *levels.shape(0))

@@ -23,7 +23,7 @@ class LabelRule:
     invert: bool
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Labels (y, x) of pixels (c, y, x)."""
+        """Labels (y, x; or z, y, x) of pixels with channels before them."""
         if self.kind == "binary":
             return ((pixels[0] != 0) ^ self.invert).astype(self.dtype)
         return pixels[0].astype(self.dtype)
@@ -37,7 +37,8 @@ def label_rule(pieces: Iterable[np.ndarray], invert: bool = False) -> LabelRule:
     mask.
 
     Args:
-        pieces: All pixels of the plane, axes ``cyx``; several channels must be equal, as in masks saved in colour.
+        pieces: All pixels of the plane or volume, channels first; several channels must be equal, as in masks saved in
+            colour.
         invert: Swap the two values of a mask.
 
     Raises:

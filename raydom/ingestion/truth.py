@@ -17,7 +17,7 @@ from raydom.errors import DataError
 from raydom.ingestion.coco import annotation_boxes
 from raydom.ingestion.labels import as_labels, label_rule
 from raydom.ingestion.plan import LabelSource
-from raydom.storage.pictures import PIECE_ROWS, LazyPixels
+from raydom.storage.pictures import LazyPixels, piece_rows
 from raydom.storage.pyramids import bands
 from raydom.storage.readers import read_pictures
 
@@ -27,10 +27,10 @@ BEYOND = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class LabelPlane:
-    """One label of one plane."""
+    """One label of one plane, or of one volume."""
 
     pixels: np.ndarray | LazyPixels
-    """Axes ``yx``; not read yet if they are many."""
+    """Axes ``yx``, or ``zyx``; not read yet if they are many."""
     kind: str
     """``binary`` or ``instance``."""
     overlap_px: int = 0
@@ -69,31 +69,33 @@ def _boundaries(
     labels: np.ndarray | LazyPixels, reach_px: float, valid: np.ndarray | LazyPixels | None
 ) -> np.ndarray | LazyPixels:
     """``instance_boundaries`` of labels of any size, uint8."""
-    height, width = labels.shape
-    reach = math.floor(reach_px)
+    height, width = labels.shape[-2:]
+    reach, step = math.floor(reach_px), piece_rows(math.prod(labels.shape[:-2]))
 
     def read(rows: slice, columns: slice) -> np.ndarray:
-        starts = range(rows.start, rows.stop, PIECE_ROWS)  # the filters hold some 30 bytes a pixel
-        return np.concatenate([part(slice(top, min(top + PIECE_ROWS, rows.stop)), columns) for top in starts])
+        starts = range(rows.start, rows.stop, step)  # the filters hold some 30 bytes a pixel
+        return np.concatenate([part(slice(top, min(top + step, rows.stop)), columns) for top in starts], axis=-2)
 
     def part(rows: slice, columns: slice) -> np.ndarray:
         top, left = max(0, rows.start - reach), max(0, columns.start - reach)
         seen = (..., slice(top, min(rows.stop + reach, height)), slice(left, min(columns.stop + reach, width)))
         boundary = instance_boundaries(labels[seen], reach_px, None if valid is None else valid[seen] > 0)
-        inner = boundary[rows.start - top :, columns.start - left :]
-        return inner[: rows.stop - rows.start, : columns.stop - columns.start].astype(np.uint8)
+        inner = boundary[..., rows.start - top :, columns.start - left :]
+        return inner[..., : rows.stop - rows.start, : columns.stop - columns.start].astype(np.uint8)
 
-    return _like(labels, read, np.uint8)
+    return _like(labels, labels.shape, read, np.uint8)
 
 
 def _like(
-    pixels: np.ndarray | LazyPixels, read: Callable[[slice, slice], np.ndarray], dtype: np.dtype | type
+    pixels: np.ndarray | LazyPixels,
+    shape: tuple[int, ...],
+    read: Callable[[slice, slice], np.ndarray],
+    dtype: np.dtype | type,
 ) -> np.ndarray | LazyPixels:
     """What ``read`` makes of rows and columns: at once, or when it is asked for if the pixels are so too."""
-    height, width = pixels.shape[-2:]
     if isinstance(pixels, LazyPixels):
-        return LazyPixels((height, width), np.dtype(dtype), read)
-    return read(slice(0, height), slice(0, width))
+        return LazyPixels(shape, np.dtype(dtype), read)
+    return read(slice(0, shape[-2]), slice(0, shape[-1]))
 
 
 def _planes(
@@ -107,7 +109,9 @@ def _planes(
         yield _annotated(source, source.annotations)
         return
     (path,) = paths
-    for picture in read_pictures(source.uri, axes=config.axes, fps=config.fps, as_labels=True, copy=path):
+    for picture in read_pictures(
+        source.uri, axes=config.axes, fps=config.fps, as_labels=True, volumes=config.volumes, copy=path
+    ):
         try:
             plane, valid = _file_plane(picture.pixels, source.ignore_value, config.invert_labels)
         except DataError as error:
@@ -118,7 +122,8 @@ def _planes(
 def _file_plane(
     pixels: np.ndarray | LazyPixels, ignored: int | None, invert: bool
 ) -> tuple[LabelPlane, np.ndarray | LazyPixels | None]:
-    """A plane of a label file, of any size, and where it counts."""
+    """A plane (or volume) of a label file, of any size, and where it counts."""
+    shape = pixels.shape[1:]
 
     def counts(piece: np.ndarray) -> np.ndarray:
         return (piece != ignored).all(axis=0)
@@ -126,7 +131,7 @@ def _file_plane(
     def cleared(piece: np.ndarray) -> np.ndarray:
         return piece if ignored is None else np.where(counts(piece), piece, np.zeros((), piece.dtype))
 
-    rule = label_rule((cleared(piece) for piece in bands(pixels, PIECE_ROWS)), invert)
+    rule = label_rule((cleared(piece) for piece in bands(pixels, piece_rows(math.prod(shape[:-2])))), invert)
 
     def labels(rows: slice, columns: slice) -> np.ndarray:
         piece = pixels[..., rows, columns]
@@ -136,17 +141,18 @@ def _file_plane(
     def valid(rows: slice, columns: slice) -> np.ndarray:
         return counts(pixels[..., rows, columns]).astype(np.uint8)
 
-    plane = LabelPlane(_like(pixels, labels, rule.dtype), rule.kind)
-    return plane, None if ignored is None else _like(pixels, valid, np.uint8)
+    plane = LabelPlane(_like(pixels, shape, labels, rule.dtype), rule.kind)
+    return plane, None if ignored is None else _like(pixels, shape, valid, np.uint8)
 
 
 def instance_boundaries(labels: np.ndarray, reach_px: float, valid: np.ndarray | None = None) -> np.ndarray:
     """The pixels that have two different values within ``reach_px``, background being one; the image's edge is none.
 
     Pixels that are not valid have no value: between two objects that they part there is a boundary, if it is in reach.
+    Of a volume each plane is looked at alone: its planes may be further apart than its pixels.
 
     Args:
-        labels: Axes ``yx``, whole numbers.
+        labels: Axes ``yx`` or ``zyx``, whole numbers.
         reach_px: Euclidean, between centres of pixels; 1 marks the pixels on both sides.
 
     Source: after Javanmardi and Tasdizen 2018, who take as membranes what objects lose when their complement grows;
@@ -154,6 +160,7 @@ def instance_boundaries(labels: np.ndarray, reach_px: float, valid: np.ndarray |
     """
     steps = np.arange(-math.floor(reach_px), math.floor(reach_px) + 1)
     disc = steps[:, None] ** 2 + steps[None] ** 2 <= reach_px**2
+    disc = disc.reshape((1,) * (labels.ndim - 2) + disc.shape)
     values = labels.astype(np.int64)
     highest = values if valid is None else np.where(valid, values, -1)
     lowest = values if valid is None else np.where(valid, values, BEYOND)

@@ -34,7 +34,7 @@ def read_hdf5(path: Path, options: ReadOptions) -> Iterator[Picture]:
 
     Axes are those of ``options``, else those of the dataset (axis tags of vigra and ilastik, or dimension labels),
     else ``yx``, ``yxc`` if the last axis has at most four entries, or ``zyx``. The pixel size is that of the
-    attribute ``element_size_um``, as ilastik and the HDF5 plug-in of Fiji write it.
+    attribute ``element_size_um``, as ilastik and the HDF5 plug-in of Fiji write it, and with it the distance of planes.
 
     Raises:
         ConfigError: If it is not clear which dataset or which axes are meant.
@@ -50,7 +50,7 @@ def read_hdf5(path: Path, options: ReadOptions) -> Iterator[Picture]:
             notes = (*notes, "a 3-D dataset with few planes was read as planes; for channels give --axes cyx")
         stacked = [axis for axis in axes if axis not in "cyx"]
         sizes = [dataset.shape[axes.index(axis)] for axis in stacked]
-        sides = _pixel_sides(dataset)
+        sides, distance = _pixel_sides(dataset)
         for index in np.ndindex(*sizes):
             place = dict(zip(stacked, index, strict=True))
 
@@ -67,7 +67,8 @@ def read_hdf5(path: Path, options: ReadOptions) -> Iterator[Picture]:
             else:
                 pixels = read(slice(0, height), slice(0, width))
             channels = default_channels(pixels.shape[0])
-            yield Picture(pixels, channels, sides, plane_name(stacked, sizes, index), notes)
+            plane = plane_name(stacked, sizes, index)
+            yield Picture(pixels, channels, sides, plane, notes, plane_distance_um=distance if "z" in axes else None)
 
 
 def _choose(file: Any, part: str | None) -> Any:
@@ -148,8 +149,9 @@ def _stated_axes(dataset: Any) -> str | None:
     return axes if known and len(axes) == len(dataset.shape) else None
 
 
-def _pixel_sides(dataset: Any) -> tuple[float, float] | None:
+def _pixel_sides(dataset: Any) -> tuple[tuple[float, float] | None, float | None]:
+    """Height and width of a pixel, and the distance of planes."""
     sides = np.ravel(dataset.attrs.get("element_size_um", ()))
     if sides.dtype.kind not in "uif" or len(sides) < 2 or not (np.isfinite(sides).all() and (sides > 0).all()):
-        return None
-    return float(sides[-2]), float(sides[-1])
+        return None, None
+    return (float(sides[-2]), float(sides[-1])), float(sides[-3]) if len(sides) > 2 else None

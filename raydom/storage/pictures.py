@@ -1,4 +1,4 @@
-"""What every reader gives: single planes of channels, y and x, with what the file says of them."""
+"""What every reader gives: single planes (or volumes) of channels, y and x, with what the file says of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ LAZY_BYTES = 256 << 20
 """Planes that are larger when decoded are read piece by piece, where their format allows it."""
 PIECE_ROWS = 256
 """Rows of such a plane that are looked at in one go."""
+FEWEST_ROWS = 8
+"""The same of a volume, however many planes it has."""
 
 MICROMETRES = {
     "pm": 1e-6, "angstrom": 1e-4, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0,
@@ -59,12 +61,13 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LazyPixels:
-    """Pixels of a large plane (``cyx``; labels ``yx``), read from its file when asked for, while that is open."""
+    """Pixels of a large plane or volume (``cyx`` or ``czyx``; labels without ``c``), read from its file when asked for,
+    while that is open."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[slice, slice], np.ndarray]
-    """Gives all channels of some rows and columns."""
+    """Gives all channels and planes of some rows and columns."""
 
     def __getitem__(self, index: tuple[Any, slice, slice]) -> np.ndarray:
         channels, rows, columns = index
@@ -72,6 +75,11 @@ class LazyPixels:
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return self.read(slice(0, self.shape[-2]), slice(0, self.shape[-1])).astype(dtype or self.dtype, copy=False)
+
+
+def piece_rows(num_planes: int) -> int:
+    """Rows that are looked at in one go, of an image of so many planes."""
+    return PIECE_ROWS if num_planes == 1 else max(FEWEST_ROWS, PIECE_ROWS // num_planes)
 
 
 def is_large(shape: Sequence[int], dtype: np.dtype) -> bool:
@@ -93,10 +101,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One plane of an image file."""
+    """One plane of an image file, or one volume."""
 
     pixels: np.ndarray | LazyPixels
-    """Axes ``cyx``; gray has one channel. Large planes of TIFF and HDF5 files are not read before they are used."""
+    """Axes ``cyx``, or ``czyx`` of a volume; gray has one channel. Large planes of TIFF and HDF5 files are not read
+    before they are used."""
     channels: tuple[str, ...]
     """Names of the channels."""
     pixel_sides_um: tuple[float, float] | None
@@ -107,6 +116,8 @@ class Picture:
     """What was left out or taken otherwise than a reader might think."""
     row: Row | None = None
     """Of a file that is a table, whose pictures are no stack."""
+    plane_distance_um: float | None = None
+    """Distance of the planes of a z stack; None if the file does not state it."""
 
     @property
     def pixel_size_um(self) -> float | None:
@@ -162,11 +173,14 @@ def array_planes(pixels: np.ndarray, axes: str) -> Iterator[Picture]:
 
 def lengths_um(values: Sequence[float], units: Sequence[str]) -> tuple[float, float] | None:
     """Height and width in micrometres, if both are known."""
-    factors = [MICROMETRES.get(unit.lower()) for unit in units]
-    if not all(np.isfinite(value) and value > 0 for value in values) or not all(factors):
-        return None
-    height, width = (value * (factor or 0.0) for value, factor in zip(values, factors, strict=True))
-    return height, width
+    height, width = (length_um(value, unit) for value, unit in zip(values, units, strict=True))
+    return None if height is None or width is None else (height, width)
+
+
+def length_um(value: float, unit: str) -> float | None:
+    """A length in micrometres, if it is known."""
+    factor = MICROMETRES.get(unit.lower())
+    return value * factor if factor is not None and np.isfinite(value) and value > 0 else None
 
 
 def square_pixel(sides_um: tuple[float, float] | None) -> float | None:

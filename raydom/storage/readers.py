@@ -5,7 +5,8 @@ The format is told by the first bytes, not by the name. Every file is read stric
 ambiguous is refused, also where the libraries underneath would only log it, or fill the gap with zeros.
 
 A file of one plane is one picture. A stack (Z or T axes, several positions, frames of an animation, or TIFF pages
-that are not said to be anything else) is one picture a plane, told apart by ``Picture.plane``: ``_t000_z003``.
+that are not said to be anything else) is one picture a plane, told apart by ``Picture.plane``: ``_t000_z003``; or, if
+it is asked for, one a volume.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from raydom.storage.pictures import (
     check_size,
     default_channels,
     is_large,
+    length_um,
     lengths_um,
     plane_name,
 )
+from raydom.storage.stacks import joined_planes
 from raydom.storage.video import VIDEO_SUFFIXES, is_video, read_video
 
 SUFFIXES = (
@@ -75,6 +78,7 @@ def read_pictures(
     axes: str | None = None,
     fps: float | None = None,
     as_labels: bool = False,
+    volumes: bool = False,
     copy: Path | None = None,
 ) -> Iterator[Picture]:
     """The pictures of an image file, one at a time.
@@ -86,6 +90,7 @@ def read_pictures(
         axes: The axes of an array that does not say so.
         fps: How many frames of a second of a video; None for all.
         as_labels: Read the numbers that stand for objects: the index where a palette has colours.
+        volumes: The planes along z are one picture, a volume.
 
     Raises:
         ConfigError: If it is not clear which array of the file, or which axes, are meant.
@@ -99,7 +104,8 @@ def read_pictures(
             kind, reader = _reader_of(path)
             if part is not None and kind not in HAVE_PARTS:
                 raise ConfigError(f"{kind} files have no parts to be named; leave out :{part}.")
-            yield from reader(path, options)
+            pictures = reader(path, options)
+            yield from joined_planes(pictures) if volumes else pictures
     except (DataError, ConfigError) as error:
         raise type(error)(f"{uri}: {error}") from error
     except Exception as error:  # decoders raise whatever they like on corrupt files
@@ -312,6 +318,7 @@ def _series_pictures(tiff: Any, number: int, series: Any, options: ReadOptions) 
         unnamed = [axis for axis in axes if axis in "IQ"]
         axes = axes.replace(unnamed[0], "C") if len(unnamed) == 1 else axes
     page, sides = series.keyframe, _tiff_pixel_sides(tiff, series.keyframe, number)
+    distance = _tiff_plane_distance(tiff, number)
     names = _tiff_channel_names(tiff, number)
     others = [axis for axis in axes if axis not in "CSYX"]
     own = [axis for axis in "CSYX" if axis in axes]
@@ -335,7 +342,7 @@ def _series_pictures(tiff: Any, number: int, series: Any, options: ReadOptions) 
         else:
             picture = read(slice(0, size["Y"]), slice(0, size["X"]))
         plane = plane_name(others, [size[axis] for axis in others], index)
-        yield replace(picture, pixel_sides_um=sides, plane=plane)
+        yield replace(picture, pixel_sides_um=sides, plane=plane, plane_distance_um=distance)
 
 
 def _series_pixels(series: Any) -> Any:
@@ -453,6 +460,17 @@ def _tiff_pixel_sides(tiff: Any, page: Any, number: int) -> tuple[float, float] 
     return sides if sides and max(sides) <= LARGEST_PIXEL_UM else None
 
 
+def _tiff_plane_distance(tiff: Any, number: int) -> float | None:
+    """From OME or ImageJ metadata."""
+    if tiff.is_ome:
+        for pixels in _ome_elements(tiff.ome_metadata, number, "Pixels"):
+            return length_um(float(pixels.get("PhysicalSizeZ") or 0), pixels.get("PhysicalSizeZUnit", "µm"))
+        return None
+    stated = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    spacing = stated.get("spacing", 0)
+    return length_um(spacing, str(stated.get("unit", "")).strip()) if isinstance(spacing, int | float) else None
+
+
 def _ratio(value: Any) -> float:
     """A rational of a TIFF tag; 0 if it is none."""
     try:
@@ -524,6 +542,8 @@ def _read_nd2(path: Path, options: ReadOptions) -> Iterator[Picture]:
         shape = (sizes.get("C", 1), sizes["Y"], sizes["X"], sizes.get("S", 1))
         calibrated = bool(metadata) and all(metadata[0].volume.axesCalibrated[:2])
         sides = (file.voxel_size().y, file.voxel_size().x) if calibrated else None
+        has_distance = calibrated and metadata[0].volume.axesCalibrated[2] and sizes.get("Z", 1) > 1
+        distance = length_um(file.voxel_size().z, "um") if has_distance else None
         names = tuple(str(entry.channel.name) for entry in metadata)
         for number, position in enumerate(positions):
             frame = np.ascontiguousarray(file.read_frame(number)).reshape(shape)
@@ -531,4 +551,4 @@ def _read_nd2(path: Path, options: ReadOptions) -> Iterator[Picture]:
             channels = names if len(names) == len(samples) == len(set(names)) else default_channels(len(samples))
             index = [position.get(axis, 0) for axis in stacked]
             plane = plane_name(stacked, [sizes[axis] for axis in stacked], index)
-            yield Picture(samples, channels, sides, plane)
+            yield Picture(samples, channels, sides, plane, plane_distance_um=distance)

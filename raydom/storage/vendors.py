@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from raydom.errors import DataError
-from raydom.storage.pictures import Picture, ReadOptions, as_cyx, check_size, default_channels, plane_name
+from raydom.storage.pictures import Picture, ReadOptions, as_cyx, check_size, default_channels, length_um, plane_name
 
 ZSTD_0, ZSTD_1 = 5, 6
 """Numbers of compressions in CZI."""
@@ -52,14 +52,14 @@ def read_czi(path: Path, options: ReadOptions) -> Iterator[Picture]:
         for entry in entries:
             scenes[entry.start[entry.axes.index("S")] if "S" in entry.axes else 0].append(entry)
         metadata = ElementTree.fromstring(file.metadata())
-        sides = _czi_pixel_sides(metadata)
+        sides, distance = _czi_pixel_sides(metadata)
         names = tuple(entry.get("Name", "") for entry in metadata.findall(".//Image/Dimensions/Channels/Channel"))
         for number, scene in enumerate(sorted(scenes)):
             prefix = plane_name("p", [len(scenes)], [number])
             for plane, samples in _scene_planes(scenes[scene], entries, path.stat().st_size):
                 known = all(names) and len(names) == len(samples) == len(set(names))
                 channels = names if known else default_channels(len(samples))
-                yield Picture(samples, channels, sides, prefix + plane)
+                yield Picture(samples, channels, sides, prefix + plane, plane_distance_um=distance)
 
 
 def _check_segments(path: Path) -> None:
@@ -151,11 +151,11 @@ def _czi_tile(entry: Any) -> np.ndarray:
     return pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels  # blue comes first
 
 
-def _czi_pixel_sides(metadata: ElementTree.Element) -> tuple[float, float] | None:
-    """CZI states lengths in metres."""
-    sides = [metadata.findtext(f".//Scaling/Items/Distance[@Id='{axis}']/Value") for axis in "YX"]
-    lengths = [1e6 * float(side) for side in sides if side]
-    return (lengths[0], lengths[1]) if len(lengths) == 2 and min(lengths) > 0 else None
+def _czi_pixel_sides(metadata: ElementTree.Element) -> tuple[tuple[float, float] | None, float | None]:
+    """Height and width of a pixel, and the distance of planes; CZI states lengths in metres."""
+    found = [metadata.findtext(f".//Scaling/Items/Distance[@Id='{axis}']/Value") for axis in "ZYX"]
+    distance, height, width = (length_um(float(length), "m") if length else None for length in found)
+    return None if height is None or width is None else (height, width), distance
 
 
 # ------------------------------------------------------------------------------------------------------- LIF (liffile)
@@ -177,12 +177,16 @@ def read_lif(path: Path, options: ReadOptions) -> Iterator[Picture]:
             check_size(int(np.prod(image.shape, dtype=np.int64)) * image.dtype.itemsize, path.stat().st_size)
             axes = "".join(image.dims).lower()
             spatial = [axis for axis in axes if axis not in "cs"][-2:]
-            sides = _lif_pixel_sides(image, spatial)
+            lengths = [_lif_step_um(image, axis) for axis in spatial]
+            sides = None if lengths[0] is None or lengths[1] is None else (lengths[0], lengths[1])
+            distance = _lif_step_um(image, "z") if "z" not in spatial else None
             # An xz scan has no y; its y then is what the planes are stacked along.
             renamed = {spatial[0]: "y", spatial[1]: "x"} | ({"y": "v"} if "y" in axes and "y" not in spatial else {})
             prefix = plane_name("p", [len(images)], [number])
             for plane, samples in _lif_planes(image, {axis: renamed.get(axis, axis) for axis in axes}):
-                yield Picture(samples, default_channels(len(samples)), sides, prefix + plane, notes)
+                yield Picture(
+                    samples, default_channels(len(samples)), sides, prefix + plane, notes, plane_distance_um=distance
+                )
 
 
 def _lif_planes(image: Any, names: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -195,15 +199,12 @@ def _lif_planes(image: Any, names: dict[str, str]) -> Iterator[tuple[str, np.nda
         yield plane_name([names[axis] for axis in stacked], sizes, index), _plane(frames.asarray(), axes)
 
 
-def _lif_pixel_sides(image: Any, spatial: list[str]) -> tuple[float, float] | None:
-    """From the positions of the pixels, in metres."""
-    sides = []
-    for axis in spatial:
-        positions = np.asarray(image.coords.get(axis.upper(), ()), np.float64)
-        if len(positions) < 2:
-            return None
-        sides.append(1e6 * abs(positions[-1] - positions[0]) / (len(positions) - 1))
-    return (float(sides[0]), float(sides[1])) if min(sides) > 0 else None
+def _lif_step_um(image: Any, axis: str) -> float | None:
+    """The distance of two neighbours along an axis, from the positions of all, in metres."""
+    positions = np.asarray(image.coords.get(axis.upper(), ()), np.float64)
+    if len(positions) < 2:
+        return None
+    return length_um(abs(positions[-1] - positions[0]).item() / (len(positions) - 1), "m")
 
 
 # --------------------------------------------------------------------------------------------------------------- both

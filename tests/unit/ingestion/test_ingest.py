@@ -581,7 +581,7 @@ def test_a_large_plane_is_ingested_piece_by_piece_as_a_small_one_is_at_once(tmp_
     found = []
     for name, largest in (("whole", 1 << 30), ("pieces", 1000)):
         monkeypatch.setattr("raydom.storage.pictures.LAZY_BYTES", largest)
-        monkeypatch.setattr("raydom.ingestion.truth.PIECE_ROWS", 64)
+        monkeypatch.setattr("raydom.storage.pictures.PIECE_ROWS", 64)
         config = IngestConfig(
             source=(str(tmp_path / "a.tif"),),
             labels=(str(tmp_path / "a_mask.tif"),),
