@@ -296,6 +296,7 @@ def evaluate(config: commands.EvaluateConfig) -> int:
         mask=config.mask,
         by=config.by,
         kind=config.kind,
+        zero=config.zero,
         bootstrap=config.bootstrap,
         seed=config.seed,
     )

@@ -76,6 +76,10 @@ class EvaluateConfig:
     kind: str | None = None
     """What the labels are, instead of what the manifests say: binary (pixels are scored), instance (objects too) or
     semantic (classes too)."""
+    zero: str = "boundary"
+    """What the 0 of a true label of objects means to scores of partitions (Rand errors, variation of information,
+    CREMI): boundary (or not annotated: these pixels are left out) or background (an object like others). Scores of
+    matched objects take it for what is no object, and pixels that a predicted object has there count as wrong."""
     bootstrap: int = 1000
     """Resamples for the 95 % intervals of scores over images, or over groups where images have one; 0 for none."""
     seed: int = 0
@@ -88,6 +92,7 @@ class EvaluateConfig:
             self.kind in (None, "binary", "instance", "semantic"),
             f"kind must be binary, instance or semantic; got {self.kind!r}.",
         )
+        require(self.zero in ("boundary", "background"), f"zero must be boundary or background; got {self.zero!r}.")
         require(self.bootstrap >= 0, f"bootstrap must be >= 0; got {self.bootstrap}.")
 
 

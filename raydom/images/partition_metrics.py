@@ -13,6 +13,8 @@ import numpy as np
 
 from raydom.images.overlaps import Overlaps
 
+SCORES = ("rand_error", "rand_precision", "rand_recall", "rand_index_error", "vi", "vi_split", "vi_merge", "cremi")
+
 
 def partition_sums(overlaps: Overlaps, *, ignore_background: bool = True) -> dict[str, float]:
     """What the scores of partitions follow from; sums of different images can be added.
@@ -25,7 +27,8 @@ def partition_sums(overlaps: Overlaps, *, ignore_background: bool = True) -> dic
     Returns:
         ``partition_px``: pixels that count; ``pairs_shared``, ``pairs_true`` and ``pairs_predicted``: sums of squared
         areas (ordered pairs of pixels, a pixel with itself too) of the overlaps, the true and the predicted objects;
-        ``split_bits`` and ``merge_bits``: conditional entropies times pixels.
+        ``pairs_all``: all such pairs within the image; ``split_bits`` and ``merge_bits``: conditional entropies times
+        pixels.
     """
     kept = overlaps.truth != 0 if ignore_background else np.ones(len(overlaps.truth), bool)
     shared = overlaps.pixels[kept].astype(np.float64)
@@ -35,6 +38,7 @@ def partition_sums(overlaps: Overlaps, *, ignore_background: bool = True) -> dic
     predicted_areas = np.bincount(predicted_index, weights=shared)
     return {
         "partition_px": int(shared.sum()),
+        "pairs_all": float(shared.sum()) ** 2,
         "pairs_shared": _sum(shared**2),
         "pairs_true": _sum(true_areas**2),
         "pairs_predicted": _sum(predicted_areas**2),
@@ -53,23 +57,28 @@ def partition_scores(sums: Mapping[str, float]) -> dict[str, float]:
     Returns:
         ``rand_error``: adapted Rand error, 0 to 1, one minus the harmonic mean of ``rand_precision`` (of the pairs of
         pixels that the prediction puts in one object, those that belong together; merges lower it) and ``rand_recall``
-        (of the pairs that belong together, those that the prediction has so; splits lower it); ``vi``: variation of
+        (of the pairs that belong together, those that the prediction has so; splits lower it); ``rand_index_error``:
+        one minus the Rand index, the share of all pairs of different pixels of an image that are together in one of the
+        two and apart in the other, which is small where objects are many, whatever they are; ``vi``: variation of
         information, bits, the sum of ``vi_split`` = H(prediction | truth) and ``vi_merge`` = H(truth | prediction);
         ``cremi``: the CREMI score, the geometric mean of ``rand_error`` and ``vi``.
 
-    Source: Arganda-Carreras et al. 2015 (Front. Neuroanat. 9:142), Meilă 2007 (J. Multivar. Anal. 98:873), cremi.org.
-    scikit-image leaves the pairs of a pixel with itself out of the Rand error, which tells where objects are small.
+    Source: Arganda-Carreras et al. 2015 (Front. Neuroanat. 9:142), Rand 1971 (J. Am. Stat. Assoc. 66:846), Meilă 2007
+    (J. Multivar. Anal. 98:873), cremi.org. scikit-image leaves the pairs of a pixel with itself out of the Rand error,
+    which tells where objects are small.
     """
     pixels = sums["partition_px"]
     if not pixels:
-        names = ("rand_error", "rand_precision", "rand_recall", "vi", "vi_split", "vi_merge", "cremi")
-        return dict.fromkeys(names, math.nan)
+        return dict.fromkeys(SCORES, math.nan)
     error = 1 - 2 * sums["pairs_shared"] / (sums["pairs_true"] + sums["pairs_predicted"])
+    differing = sums["pairs_true"] + sums["pairs_predicted"] - 2 * sums["pairs_shared"]
+    pairs = sums["pairs_all"] - pixels
     split, merge = sums["split_bits"] / pixels, sums["merge_bits"] / pixels
     return {
         "rand_error": error,
         "rand_precision": sums["pairs_shared"] / sums["pairs_predicted"],
         "rand_recall": sums["pairs_shared"] / sums["pairs_true"],
+        "rand_index_error": differing / pairs if pairs else 0.0,
         "vi": split + merge,
         "vi_split": split,
         "vi_merge": merge,

@@ -8,9 +8,12 @@ import pyarrow as pa
 
 LEADING = {
     "binary": ("f1", "iou", "precision", "recall"),
-    "instance": ("dsb2018", "ap_50", "object_f1_50", "pq", "aji", "rand_error", "vi_split", "vi_merge", "dice"),
+    "instance": (
+        "dsb2018", "ap_50", "object_f1_50", "pq", "aji", "rand_error", "rand_index_error", "vi_split", "vi_merge",
+        "dice",
+    ),
     "semantic": ("mean_dice", "mean_iou", "f1"),
-}
+}  # fmt: skip
 """By kind, the scores that are shown; the first with its interval."""
 
 CLASSES_SHOWN = 12

@@ -19,7 +19,7 @@ LABEL_FREE = (
 """Scores that need no labels; see ``raydom.label_free.combined``."""
 VALIDATION = "validation"
 """What a training scores itself by."""
-ERRORS = ("rand_error", "vi_split", "vi_merge", "vi", "cremi")
+ERRORS = ("rand_error", "rand_index_error", "vi_split", "vi_merge", "vi", "cremi")
 """Scores of labels of which less is better."""
 
 

@@ -13,13 +13,15 @@ from raydom.images.tiles import cut_blocks
 from raydom.storage.collection import Collection, Image
 from raydom.storage.columns import column_text, column_values
 from raydom.training.score_rows import GROUPINGS, ScoreRows
-from raydom.training.tallies import KINDS, Tally, tally, tally_scores
+from raydom.training.tallies import KINDS, ZEROS, Tally, tally, tally_scores
 from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
 
 BLOCK_PX = 2048
-"""Side of the squares that are read and compared, px, so that no image is in memory whole."""
+"""Side of the squares that are read and compared, px, so that no image is in memory whole; of volumes, which are read
+through all planes, they have as many pixels, but no less than this side."""
+SMALLEST_BLOCK_PX = 128
 NAMES_SHOWN = 5
 
 
@@ -32,10 +34,11 @@ def evaluate(
     mask: str | None = None,
     by: str | None = None,
     kind: str | None = None,
+    zero: str = "boundary",
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> pa.Table:
-    """Compare the labels of two collections; images are paired by their id.
+    """Compare the labels of two collections; images, and volumes as wholes, are paired by their id.
 
     Pixels are scored as foreground (every label but 0) and background. Where both collections number their objects,
     objects and partitions are scored as well, and where one has classes, each class; see ``tally_scores``.
@@ -48,6 +51,8 @@ def evaluate(
         mask: Name of a label of the truth, such as a field of view; pixels where it is 0 are not scored.
         by: A column of the truth's manifest, such as domain: adds two rows for each of its values.
         kind: What both labels are, ``binary``, ``instance`` or ``semantic``, whatever the manifests say.
+        zero: What the 0 of a true instance label means to scores of partitions (Rand errors, VI, CREMI): ``boundary``,
+            pixels that are left out, or ``background``, one object more.
         bootstrap: Resamples for the intervals; 0 for none.
         seed: Of the resamples.
 
@@ -65,6 +70,8 @@ def evaluate(
     """
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
+    if zero not in ZEROS:
+        raise ConfigError(f"zero must be {' or '.join(ZEROS)}; got {zero!r}.")
     if bootstrap < 0:
         raise ConfigError(f"bootstrap is a number of resamples, 0 or more; got {bootstrap}.")
     value_of = _values(by, truth)
@@ -92,8 +99,13 @@ def evaluate(
     _check_shapes([(predicted[image_id], true[image_id]) for image_id in scored])
     if kind is None:
         kind = _kind([true[i].record for i in scored], label, [predicted[i].record for i in scored], name)
+    if zero != "boundary" and kind != "instance":
+        raise ConfigError(
+            f"zero {zero} is of labels that number objects; these are scored as {kind} labels, whose 0 is background "
+            "always. Leave it out, or say by --kind instance that they number objects."
+        )
 
-    tallies = {image_id: _compare(predicted[image_id], true[image_id], name, label, mask, kind) for image_id in scored}
+    tallies = {i: _compare(predicted[i], true[i], name, label, mask, kind, zero) for i in scored}
     scores = ScoreRows(tallies, {i: _unit(true[i].record) for i in scored}, kind, bootstrap, seed)
     rows = [
         scores.pooled("image", [i], 0, image_id=i, **{g: getattr(true[i].record, g) for g in GROUPINGS}) for i in scored
@@ -130,19 +142,24 @@ def label_kinds(records: Sequence[ImageRecord], label: str) -> set[str | None]:
     return {dict(zip(record.labels, record.label_kinds, strict=False)).get(label) for record in records}
 
 
-def _compare(predicted: Image, true: Image, predicted_label: str, label: str, mask: str | None, kind: str) -> Tally:
+def _compare(
+    predicted: Image, true: Image, predicted_label: str, label: str, mask: str | None, kind: str, zero: str
+) -> Tally:
     """What is counted of one image, read block by block."""
     found, wanted = predicted.labels(predicted_label), true.labels(label)
     kept = None if mask is None else true.labels(mask)
+    side = BLOCK_PX
+    while side > SMALLEST_BLOCK_PX and side**2 * true.num_planes > BLOCK_PX**2:
+        side //= 2
 
     def overlaps() -> Iterable[Overlaps]:
-        for block in cut_blocks(true.image_id, true.spatial_shape, BLOCK_PX):
+        for block in cut_blocks(true.image_id, true.plane_shape, side):
             region = block.write
             scored = None if kept is None else kept.numpy(region)
             yield count_overlaps(found.numpy(region), wanted.numpy(region), scored)
 
     try:
-        return tally(merged(overlaps()), kind)
+        return tally(merged(overlaps()), kind, zero)
     except (ConfigError, DataError) as error:
         raise type(error)(f"{true.image_id}: {error}") from error
 

@@ -18,26 +18,30 @@ from raydom.images.overlaps import Overlaps, class_confusion, foreground
 from raydom.images.partition_metrics import partition_scores, partition_sums
 
 KINDS = ("binary", "instance", "semantic")
+ZEROS = ("boundary", "background")
 MOST_CLASSES = 256
 PIXELS = tuple(field.name for field in dataclasses.fields(Confusion))
 
 Tally = dict[str, float]
 
 
-def tally(overlaps: Overlaps, kind: str) -> Tally:
+def tally(overlaps: Overlaps, kind: str, zero: str = "boundary") -> Tally:
     """What is counted of one image.
 
     Args:
         overlaps: Of its predicted and true labels.
         kind: ``binary``: pixels of foreground (any label but 0). ``instance``: objects and partitions as well.
             ``semantic``: pixels of each class as well.
+        zero: What the truth's 0 is to scores of partitions: ``boundary``, left out, or ``background``, an object. To
+            scores of objects it is what is no object.
 
     Raises:
         ConfigError: For labels with too many values to be classes.
     """
     counted: Tally = dict(dataclasses.asdict(foreground(overlaps)))
     if kind == "instance":
-        return counted | object_counts(overlaps) | partition_sums(overlaps)
+        partitions = partition_sums(overlaps, ignore_background=zero == "boundary")
+        return counted | object_counts(overlaps) | partitions
     if kind == "semantic":
         classes = np.union1d(overlaps.truth, overlaps.predicted)
         classes = classes[classes != 0]

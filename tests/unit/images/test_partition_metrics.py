@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from skimage.metrics import adapted_rand_error, variation_of_information
+from sklearn.metrics import rand_score
 
 from raydom.images.overlaps import count_overlaps
 from raydom.images.partition_metrics import partition_scores, partition_sums
@@ -19,13 +20,16 @@ def scored(found: np.ndarray, truth: np.ndarray, *, ignore_background: bool = Tr
 
 def test_two_objects_merged_into_one() -> None:
     # 64 ordered pairs in the merged object, of which 2 x 16 belong together; one bit says to which a pixel belongs.
-    expected = {"rand_precision": 0.5, "rand_recall": 1.0, "rand_error": 1 / 3, "vi": 1.0, "vi_split": 0.0}
-    assert scored(ONE, TWO) == pytest.approx(expected | {"vi_merge": 1.0, "cremi": math.sqrt(1 / 3)})
+    # Of the 56 of different pixels, the 32 between the two are wrong.
+    expected = {"rand_precision": 0.5, "rand_recall": 1.0, "rand_error": 1 / 3, "rand_index_error": 32 / 56}
+    expected |= {"vi": 1.0, "vi_split": 0.0, "vi_merge": 1.0, "cremi": math.sqrt(1 / 3)}
+    assert scored(ONE, TWO) == pytest.approx(expected)
 
 
 def test_one_object_split_in_two_has_the_errors_turned_round() -> None:
-    expected = {"rand_precision": 1.0, "rand_recall": 0.5, "rand_error": 1 / 3, "vi": 1.0, "vi_split": 1.0}
-    assert scored(TWO, ONE) == pytest.approx(expected | {"vi_merge": 0.0, "cremi": math.sqrt(1 / 3)})
+    expected = {"rand_precision": 1.0, "rand_recall": 0.5, "rand_error": 1 / 3, "rand_index_error": 32 / 56}
+    expected |= {"vi": 1.0, "vi_split": 1.0, "vi_merge": 0.0, "cremi": math.sqrt(1 / 3)}
+    assert scored(TWO, ONE) == pytest.approx(expected)
 
 
 def test_pixels_without_a_true_object_are_ignored_unless_asked_for() -> None:
@@ -46,7 +50,18 @@ def test_a_truth_without_objects_has_no_scores_and_a_prediction_without_is_one_o
 def test_sums_of_images_add_up_to_those_of_both_side_by_side() -> None:
     one, other = (partition_sums(count_overlaps(*pair)) for pair in ((ONE, TWO), (TWO, ONE)))
     both = partition_sums(count_overlaps(np.hstack([ONE, TWO + 2]), np.hstack([TWO, ONE + 2])))
-    assert both == {name: one[name] + other[name] for name in one}
+    assert both.pop("pairs_all") == 16**2  # a pixel of one image makes no pair with one of another
+    assert both == {name: one[name] + other[name] for name in both}
+
+
+def test_the_rand_index_error_is_that_of_scikit_learn_and_of_one_pixel_none() -> None:
+    generator = np.random.default_rng(0)
+    truth, found = generator.integers(0, 6, (2, 9, 7))
+    for ignored in (True, False):
+        kept = truth > 0 if ignored else np.ones_like(truth, bool)
+        expected = 1 - rand_score(truth[kept], found[kept])
+        assert scored(found, truth, ignore_background=ignored)["rand_index_error"] == pytest.approx(expected)
+    assert scored(ONE[:, :1], ONE[:, :1])["rand_index_error"] == 0.0
 
 
 @pytest.mark.parametrize("ignore_background", [True, False])

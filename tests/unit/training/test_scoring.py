@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.metrics import variation_of_information
 
 from raydom.errors import ConfigError
 from raydom.images.intensity import image_statistics
@@ -33,17 +34,18 @@ def collection(
     for image_id, labels in images.items():
         uri = str(folder / image_id)
         shape = next(iter(labels.values())).shape if labels else TRUTH.shape
+        axes = "cyx" if len(shape) == 2 else "czyx"
         create_image(
-            uri, name=image_id, axes="cyx", shape=(1, *shape), dtype="uint8", pixel_size_um=None, channels=("gray",)
+            uri, name=image_id, axes=axes, shape=(1, *shape), dtype="uint8", pixel_size_um=None, channels=("gray",)
         )
         for name, values in labels.items():
             create_labels(uri, name, shape=shape, dtype=values.dtype, pixel_size_um=None)
-            write_region(uri, f"labels/{name}/0", Region.whole(shape), values)
+            write_region(uri, f"labels/{name}/0", Region.whole(shape[-2:]), values)
         records.append(
             ImageRecord(
                 image_id=image_id,
                 uri=image_id,
-                axes="cyx",
+                axes=axes,
                 shape=(1, *shape),
                 dtype="uint8",
                 pixel_size_um=None,
@@ -241,3 +243,38 @@ def test_the_slices_of_a_stack_are_drawn_together(tmp_path: Path, prediction: Co
     # Either the stack twice, c twice, or each once: c has nothing found.
     (row,) = rows(evaluate(prediction, two), "pooled")
     assert (row["f1_low"], row["f1_high"]) == (0.0, pytest.approx(6 / 14))
+
+
+def test_a_volume_is_scored_as_a_whole_in_regions_through_all_planes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, 5, (6, 9, 7)).astype(np.uint8)
+    found = np.where(generator.random(true.shape) < 0.8, true, 3).astype(np.uint8)
+    monkeypatch.setattr(scoring, "BLOCK_PX", 8)
+    monkeypatch.setattr(scoring, "SMALLEST_BLOCK_PX", 2)
+    volumes = [collection(tmp_path / name, {"v": {"label": one}}) for name, one in (("t", true), ("f", found))]
+    flat = [
+        collection(tmp_path / f"{name}2", {"v": {"label": one.reshape(-1, 7)}})
+        for name, one in (("t", true), ("f", found))
+    ]
+    for zero in ("boundary", "background"):
+        table = evaluate(volumes[1], volumes[0], zero=zero)
+        assert table.equals(evaluate(flat[1], flat[0], zero=zero))  # an object goes on in the next plane
+        (row,) = rows(table, "image")
+        ignored = (0,) if zero == "boundary" else ()
+        expected = variation_of_information(true, found, ignore_labels=ignored)
+        assert (row["vi_split"], row["vi_merge"]) == pytest.approx(tuple(expected))
+    with pytest.raises(ConfigError, match=r"the prediction has \(54, 7\) px and the truth \(6, 9, 7\)"):
+        evaluate(flat[1], volumes[0])
+
+
+def test_what_zero_means_is_for_objects_only(prediction: Collection, truth: Collection) -> None:
+    with pytest.raises(ConfigError, match="scored as binary labels"):
+        evaluate(prediction, truth, kind="binary", zero="background")
+    with pytest.raises(ConfigError, match="boundary or background"):
+        evaluate(prediction, truth, zero="ignored")
+    (left_out,) = rows(evaluate(prediction, truth), "pooled")
+    (counted,) = rows(evaluate(prediction, truth, zero="background"), "pooled")
+    assert counted["partition_px"] == 45 > left_out["partition_px"]
+    assert counted["pq"] == left_out["pq"]
