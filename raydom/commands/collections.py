@@ -21,7 +21,8 @@ class IngestConfig:
     out: str
     """Collection to make or to extend."""
     labels: tuple[str, ...] = field(default=(), metadata={"repeat": True})
-    """NAME=GLOB_OR_DIR: label files, paired with the images by stem. Without NAME= they are named label. A glob of
+    """NAME=GLOB_OR_DIR: label files, paired with the images by stem (a single image and a single label file that are
+    both named need no such). Without NAME= they are named label. A glob of
     folders (ID/masks or masks/ID) reads a mask an object from each. A JSON file has annotations as COCO's. A column of
     a Parquet file has the label of each row, in the same order as the images."""
     invert_labels: bool = False

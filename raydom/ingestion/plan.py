@@ -105,7 +105,8 @@ def make_plan(config: IngestConfig, records: Iterable[ImageRecord]) -> tuple[lis
     others = sum(not is_video_name(source) for source in by_id.values())
     if config.fps is not None and others == len(by_id):
         raise ConfigError(f"--fps is for videos ({', '.join(VIDEO_SUFFIXES)}), but none is among the sources.")
-    pairs, told = pair_label_sets(by_id, label_sets)
+    named = {files.absolute(entry) for entry in (*config.source, *(source for _, source in _label_entries(config)))}
+    pairs, told = pair_label_sets(by_id, label_sets, named)
     if config.fps is not None and others:
         told.append(f"--fps means nothing for {others} of {len(by_id)} files, which are no videos.")
     pairs = {image_id: tuple(_refined(label, config) for label in labels) for image_id, labels in pairs.items()}
@@ -231,14 +232,19 @@ def find_labels(config: IngestConfig) -> dict[str, list[str]]:
     A glob that matches nothing but folders (``*/masks``) means a folder for each image, with a mask for each object.
     """
     found: dict[str, list[str]] = {}
-    for entry in config.labels:
-        match = re.match(r"([^/:=]+)=(.+)", entry)
-        name, source = (match[1], match[2]) if match else ("label", entry)
+    for name, source in _label_entries(config):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ConfigError(f"label name {name!r} can only have letters, digits and . _ -; give --labels NAME=PATH.")
         uris = _find_mask_folders(source) or find_files([source])
         found[name] = sorted({*found.get(name, ()), *uris})
     return found
+
+
+def _label_entries(config: IngestConfig) -> Iterator[tuple[str, str]]:
+    """Name and path or pattern of what is given as labels."""
+    for entry in config.labels:
+        match = re.match(r"([^/:=]+)=(.+)", entry)
+        yield (match[1], match[2]) if match else ("label", entry)
 
 
 def _find_mask_folders(source: str) -> list[str]:
@@ -248,9 +254,12 @@ def _find_mask_folders(source: str) -> list[str]:
 
 
 def pair_label_sets(
-    by_id: Mapping[str, str], label_sets: Mapping[str, Sequence[str]]
+    by_id: Mapping[str, str], label_sets: Mapping[str, Sequence[str]], named: Container[str] = ()
 ) -> tuple[dict[str, tuple[LabelSource, ...]], list[str]]:
     """For each image id, its labels; and what is left without a partner.
+
+    A single image and a single label belong together, whatever they are called, if both are ``named`` (by the user, and
+    not only found), or are tables, whose rows have ids.
 
     Raises:
         ConfigError: If two label files have one stem, an image could have several, or none fits any image.
@@ -265,8 +274,9 @@ def pair_label_sets(
                     raise ConfigError(f"two files of label {name} have the stem {stem}: {by_stem[stem].uri} and {uri}.")
                 by_stem[stem] = label
         partner = pair_stems(list(by_id), list(by_stem), name)
-        if not partner and len(by_id) == len(by_stem) == 1 and _is_table([*by_id.values(), *uris]):
-            partner = dict(zip(by_id, by_stem, strict=True))  # the ids of their rows tell whether they belong together
+        single = [*by_id.values(), *uris] if len(by_id) == len(by_stem) == 1 else []
+        if not partner and single and (_is_table(single) or all(uri in named for uri in single)):
+            partner = dict(zip(by_id, by_stem, strict=True))
         if not partner:
             raise ConfigError(
                 f"no file of label {name} belongs to any image: the images are called {', '.join(list(by_id)[:3])}, "

@@ -303,6 +303,16 @@ def test_labels_can_be_inverted_and_masks_of_the_same_folder_are_no_images(tmp_p
     np.testing.assert_array_equal(image.labels().numpy(), 1 - index)
 
 
+def test_a_single_image_and_a_label_that_are_both_named_belong_together(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", 9, 7)
+    mask(tmp_path / "labels/b.png", 9, 7)
+    for source, label in (("images", "labels/b.png"), ("images/a.png", "labels")):  # one of them was only found
+        with pytest.raises(ConfigError, match="no file of label label belongs to any image"):
+            run(tmp_path, source, labels=(label,))
+    assert run(tmp_path, "images/a.png", labels=("labels/b.png",)).ingested == ("a",)
+    assert open_collection(str(tmp_path / "out"))["a"].record.labels == ("label",)
+
+
 def test_requests_that_cannot_be_carried_out_are_refused_first(tmp_path: Path) -> None:
     save(tmp_path / "images/a.png", 9, 7)
     mask(tmp_path / "labels/b.png", 9, 7)
