@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int8, Integer, UInt64
+from jaxtyping import Bool, Float64, Int8, Int64, Integer, UInt64
 
 from raydom.errors import DataError
 from raydom.images.overlaps import Overlaps, count_overlaps
@@ -33,6 +34,32 @@ def truth_overlaps(labels: Integer[np.ndarray, "..."], truth: Integer[np.ndarray
     return count_overlaps(labels, truth)
 
 
+@dataclass(frozen=True, slots=True)
+class TrueObjects:
+    """The object that each superpixel belongs to: the one that most of its pixels that count are in.
+
+    Of equal ones that of the smallest number. Superpixels without such pixels are left out.
+    """
+
+    superpixel: UInt64[np.ndarray, " n"]
+    """Ascending."""
+    truth: UInt64[np.ndarray, " n"]
+    pixels: Int64[np.ndarray, " n"]
+    """Of the superpixel, that count."""
+    share: Float64[np.ndarray, " n"]
+    """Of these, in the object."""
+
+    @classmethod
+    def of(cls, overlaps: Overlaps, zero: Zero) -> TrueObjects:
+        """By the pixels that superpixels and true objects share."""
+        counted = _counted(overlaps, zero)
+        truth, superpixel, pixels = overlaps.truth[counted], overlaps.predicted[counted], overlaps.pixels[counted]
+        order = np.lexsort((truth, -pixels, superpixel))
+        superpixels, first = np.unique(superpixel[order], return_index=True)
+        total = np.add.reduceat(pixels[order], first) if len(first) else pixels
+        return cls(superpixels, truth[order][first], total, pixels[order][first] / total)
+
+
 def edge_labels(
     u: UInt64[np.ndarray, " n"],
     v: UInt64[np.ndarray, " n"],
@@ -42,14 +69,12 @@ def edge_labels(
 ) -> Int8[np.ndarray, " n"]:
     """Whether each edge is a true boundary.
 
-    A superpixel belongs to the object that most of its pixels are in (of equal ones that of the smallest number).
-
     Args:
         u: One superpixel of each edge.
         v: The other.
         overlaps: Pixels of each superpixel in each true object.
         zero: What label 0 of the truth means.
-        min_share: Where that object has a smaller share of the pixels that count, the superpixel's object is unknown.
+        min_share: A superpixel is unknown of whose pixels that count its object (`TrueObjects`) has a smaller share.
 
     Returns:
         1 where the objects differ, 0 where they are the same, -1 where one is unknown.
@@ -62,22 +87,21 @@ def edge_labels(
             "the graph has no edge: the image is a single superpixel. Lower the threshold of the superpixels, or leave "
             "the image out."
         )
-    counted = overlaps.truth != 0 if zero == "boundary" else np.ones(len(overlaps.truth), bool)
-    counted &= overlaps.predicted != 0
-    truth, superpixel, pixels = overlaps.truth[counted], overlaps.predicted[counted], overlaps.pixels[counted]
-    objects = np.unique(truth)
-    if len(objects) < 2:
+    num_objects = len(np.unique(overlaps.truth[_counted(overlaps, zero)]))
+    if num_objects < 2:
         other = "background" if zero == "boundary" else "boundary"
         raise DataError(
-            f"the truth has no boundary: it has {len(objects)} objects, with label 0 as {zero}. Give objects different "
+            f"the truth has no boundary: it has {num_objects} objects, with label 0 as {zero}. Give objects different "
             f"numbers, or take 0 as {other} if that is what it means."
         )
-    order = np.lexsort((truth, -pixels, superpixel))
-    superpixels, first = np.unique(superpixel[order], return_index=True)
-    total = np.add.reduceat(pixels[order], first)
-    known = pixels[order][first] >= min_share * total
+    objects = TrueObjects.of(overlaps, zero)
     ends = np.stack([u, v])
-    rows = np.minimum(np.searchsorted(superpixels, ends), len(superpixels) - 1)
-    both_known = (known[rows] & (superpixels[rows] == ends)).all(axis=0)
-    of_ends = truth[order][first][rows]
+    rows = np.minimum(np.searchsorted(objects.superpixel, ends), len(objects.superpixel) - 1)
+    both_known = ((objects.share[rows] >= min_share) & (objects.superpixel[rows] == ends)).all(axis=0)
+    of_ends = objects.truth[rows]
     return np.where(both_known, of_ends[0] != of_ends[1], -1).astype(np.int8)
+
+
+def _counted(overlaps: Overlaps, zero: Zero) -> Bool[np.ndarray, " n"]:
+    """Which pairs of labels count."""
+    return ((overlaps.truth != 0) | (zero == "background")) & (overlaps.predicted != 0)

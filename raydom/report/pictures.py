@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,9 @@ def grid(
     row_titles: Sequence[str],
     column_titles: Sequence[str],
     path: str,
+    *,
+    legend: Mapping[str, tuple[float, float, float]] | None = None,
+    panel_inches: float = PANEL_INCHES,
 ) -> None:
     """Write a PNG of pictures in rows and columns, with a legend if pixels are coloured as right or wrong.
 
@@ -56,6 +59,8 @@ def grid(
         row_titles: One title a row, written on the left.
         column_titles: One title a column, written on top.
         path: Where to write: a path or any fsspec URL.
+        legend: Names of colours (RGB, 0 to 255) in the pictures.
+        panel_inches: Width of a picture, 150 px each.
 
     Raises:
         ConfigError: If titles and cells do not match, or a label has another shape than its image.
@@ -68,7 +73,7 @@ def grid(
     panels = [[_as_panel(cell) for cell in row] for row in rows]
     heights = [_height(row) for row in panels]
     figure = Figure(
-        figsize=(PANEL_INCHES * len(column_titles) + 0.4, PANEL_INCHES * sum(heights) + 0.25 * len(rows) + 0.5),
+        figsize=(panel_inches * len(column_titles) + 0.4, panel_inches * sum(heights) + 0.25 * len(rows) + 0.5),
         dpi=DPI,
         layout="constrained",
     )
@@ -79,10 +84,12 @@ def grid(
             if y == 0:
                 axes[y, x].set_title(column_titles[x], fontsize=10)
         axes[y, 0].set_ylabel(row_titles[y], fontsize=10)
+    named = dict(legend or {})
     if any(isinstance(panel, Panel) and panel.truth is not None for row in panels for panel in row):
-        named = {"correct": CORRECT, "missed": MISSED, "false": FALSE}
+        named |= {"correct": CORRECT, "missed": MISSED, "false": FALSE}
+    if named:
         patches = [Patch(color=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in named.items()]
-        figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(handles=patches, loc="outside lower center", ncols=len(named), frameon=False, fontsize=9)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     write_bytes_atomic(path, png.getvalue())
