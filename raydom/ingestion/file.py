@@ -127,7 +127,7 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
         overlap_px = num_hidden = 0
         try:
             for picture, planes in _in_step(task, source, labels):
-                notes += picture.notes
+                notes += picture.notes + _unknown_distance(task, picture)
                 overlap_px += sum(plane.overlap_px for plane in planes.values())
                 num_hidden += sum(plane.num_hidden for plane in planes.values())
                 record = _prepare(task, picture, planes, content, known)
@@ -158,6 +158,15 @@ def _read_and_write(task: IngestTask) -> IngestOutcome:
         overlap_px=overlap_px,
         num_hidden=num_hidden,
     )
+
+
+def _unknown_distance(task: IngestTask, picture: Picture) -> tuple[str, ...]:
+    """What is told of a volume whose pixels are known in um and the distance of its planes is not."""
+    known = (task.config.plane_distance_um, picture.plane_distance_um)
+    sized = task.config.pixel_size_um or picture.pixel_sides_um
+    if len(picture.pixels.shape) < 4 or known != (None, None) or not sized:
+        return ()
+    return ("the distance of planes is not known, and viewers take it for 1; give --plane-distance",)
 
 
 def _copied(stack: contextlib.ExitStack, uri: str) -> Path:

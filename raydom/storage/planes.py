@@ -23,6 +23,6 @@ def open_planes(uri: str, images: ImageFilter | None = None) -> Collection:
         raise ConfigError(
             f"{uri}: {len(volumes)} of {len(chosen)} images are volumes, such as {volumes[0].image_id} of "
             f"{volumes[0].num_planes} planes; this command works on planes. Ingest the files without --volumes, an "
-            "image a plane, or choose other images."
+            f"image a plane{', or choose the others by --keep axes=cyx' if len(volumes) < len(chosen) else ''}."
         )
     return chosen

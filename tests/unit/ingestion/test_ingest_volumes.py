@@ -114,12 +114,16 @@ def test_distances_of_planes_are_those_of_the_file(tmp_path: Path) -> None:
     stated = {"axes": "ZYX", "spacing": 2.5, "unit": "um"}
     tifffile.imwrite(tmp_path / "d.tif", STACK, imagej=True, resolution=(10, 10), metadata=stated)
     tifffile.imwrite(tmp_path / "e.tif", STACK[0])
-    run(tmp_path, "c.h5", "d.tif", "e.tif", volumes=True)
+    report = run(tmp_path, "c.h5", "d.tif", "e.tif", volumes=True)
+    assert not report.warnings
     sizes = {
         image.image_id: (image.num_planes, image.plane_distance_um, image.pixel_size_um)
         for image in open_collection(str(tmp_path / "out"))
     }
     assert sizes == {"c": (5, 0.3, 0.1), "d": (5, 2.5, 0.1), "e": (1, None, None)}
+    save(tmp_path)
+    (told,) = run(tmp_path, "a.tif", volumes=True, pixel_size_um=0.1).warnings
+    assert "give --plane-distance (1 images)" in told
 
 
 def test_a_label_of_other_size_is_refused_naming_both(tmp_path: Path) -> None:

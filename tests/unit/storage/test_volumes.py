@@ -11,6 +11,7 @@ import zarr
 from ome_zarr_models.v05.image import Image as OmeImage
 from ome_zarr_models.v05.image_label import ImageLabel as OmeLabel
 
+from raydom.config import ImageFilter
 from raydom.errors import ConfigError, DataError
 from raydom.images.intensity import image_statistics, stream_statistics, to_fraction
 from raydom.storage.collection import Image, open_collection, write_manifest
@@ -125,7 +126,10 @@ def test_commands_on_planes_refuse_volumes_and_info_tells_them(tmp_path: Path) -
     facts = describe(open_collection(str(tmp_path)))
     assert facts["planes"] == {"1": 1, "4": 1}
     assert (facts["height_px"], facts["width_px"]) == ([9, 9], [7, 7])
-    with pytest.raises(ConfigError, match=r"1 of 2 images are volumes, such as v of 4 planes.*without --volumes"):
+    with pytest.raises(
+        ConfigError, match=r"1 of 2 images are volumes, such as v of 4 planes.*without --volumes.*--keep axes=cyx"
+    ):
         open_planes(str(tmp_path))
+    assert [image.image_id for image in open_planes(str(tmp_path), ImageFilter(keep=("axes=cyx",)))] == ["p"]
     assert plane.plane_distance_um is None
     assert (plane.is_volume, plane.num_planes, plane.plane_shape) == (False, 1, (9, 7))
