@@ -36,6 +36,7 @@ from raydom.neurons.contacts import Contacts, contacts, merged_contacts
 from raydom.neurons.evidence import map_names
 from raydom.neurons.features import edge_features
 from raydom.neurons.forest import EdgeForest
+from raydom.neurons.hierarchy import part_numbers
 from raydom.neurons.multicut import Multicut, edge_costs, multicut
 from raydom.neurons.reading import Source
 from raydom.neurons.regions import Regions, merged_regions, regions
@@ -296,8 +297,7 @@ def solved(
     costs = edge_costs(probabilities, config, touching.faces)
     nodes = np.searchsorted(found.label, touching.uv).astype(np.int64)
     centre = found.coordinates[:, -2:] // np.maximum(found.voxels, 1)[:, None]
-    row, column = (centre // cell_px).T
-    parts = row * (int(column.max(initial=0)) + 1) + column
+    parts = part_numbers(*(centre // cell_px).T)
     return multicut(len(found.label), nodes, costs, config, parts)
 
 
