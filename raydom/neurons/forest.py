@@ -59,6 +59,14 @@ class EdgeForest:
         Raises:
             DataError: If there is no labelled edge of either class, or features are not finite or not as many as names.
         """
+        return cls.fit_and_judge(graphs, config, names, num_threads)[0]
+
+    @classmethod
+    def fit_and_judge(
+        cls, graphs: Sequence[EdgeGraph], config: ForestConfig, names: tuple[str, ...], num_threads: int = 1
+    ) -> tuple[EdgeForest, Float32[np.ndarray, " k"]]:
+        """As ``fit``; also tells, for the labelled edges in their order, what trees that had not seen an edge say of it
+        (calibrated by a curve that was fitted to these edges)."""
         for number, graph in enumerate(graphs):
             _check(graph.features, names, f"graph {number}")
         labels = np.concatenate([np.empty(0, np.int8), *(graph.labels for graph in graphs)])
@@ -81,7 +89,8 @@ class EdgeForest:
             rounds.append(trees)
             votes = trees.votes(seen, num_threads)
             votes[known] = unseen_votes
-        return cls(names, tuple(rounds), calibration_curve(config.calibration, votes[known], labels[known] == 1))
+        curve = calibration_curve(config.calibration, votes[known], labels[known] == 1)
+        return cls(names, tuple(rounds), curve), calibrated(votes[known], curve).astype(np.float32)
 
     def probabilities(
         self, features: Float32[np.ndarray, "n f"], uv: Integer[np.ndarray, "n 2"], num_threads: int = 1

@@ -1,0 +1,100 @@
+"""Training of forests for neurons, on Ray and in this process: the graphs of the images first, each once."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from raydom.cluster.neurons import ask_model
+from raydom.cluster.tasks import map_on_ray
+from raydom.commands import MembraneConfig, NeuronTrainConfig
+from raydom.config import BlockConfig, ForestSpec, ImageFilter, RunConfig
+from raydom.errors import ClusterError
+from raydom.inference.progress import ProgressReport
+from raydom.storage import files
+from raydom.storage.model_run import ModelRun, begin_model_run, write_model_run
+from raydom.training.neurons import GRAPHS, TrainingImages, fit_forest, learnable, load, made, plan_forest
+from raydom.training.superpixel_graphs import GraphRecipe, GraphTask, make_graph
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+MEMBRANES = "membranes"
+"""Folder, within that of a run, of the probabilities that a model told."""
+
+
+def train_forest(config: NeuronTrainConfig) -> ModelRun[ForestSpec]:
+    """Train a forest to its model run. The same command again continues an interrupted training, and keeps a finished.
+
+    Raises:
+        ConfigError: For what cannot be done, before anything is computed; and for a folder with something else.
+        DataError: For images that nothing can be learned from.
+    """
+    plan = plan_forest(config)
+    finished = begin_model_run(plan.out, plan.settings())
+    if finished is not None:
+        return finished  # type: ignore[return-value]
+    boundaries = ask_about(plan.sources, plan.out, config.membranes, config.images, config.blocks, config.run)
+    tasks = plan.tasks(boundaries)
+    squares = [task for image in tasks for task in image]
+    seconds = make_graphs(plan.recipe, squares, config.run)
+    graphs, names = learnable(load(squares), config.truth)
+    trained = fit_forest(graphs, names, config.forest, num_threads(config.run))
+    row = {"images": len(tasks), **trained.row, "seconds_graphs": seconds}
+    run = write_model_run(plan.out, plan.spec(names), trained.forest.to_arrays(), plan.settings(), [row])
+    files.remove(files.join(plan.out, GRAPHS))
+    return run
+
+
+def make_graphs(recipe: GraphRecipe, tasks: Sequence[GraphTask], run: RunConfig) -> float:
+    """Make the graphs that are not there yet; returns the seconds that they took, added over the workers.
+
+    Raises:
+        DataError: If some cannot be made.
+    """
+    missing = [task for task in tasks if not files.exists(task.uri)]
+    with ProgressReport("graphs", len(missing), "squares", run.quiet) as progress:
+        return made(each(functools.partial(make_graph, recipe), missing, run), progress.update)
+
+
+def each(function: Callable[[A], B], arguments: Sequence[A], run: RunConfig) -> Iterator[B]:
+    """What a function gives for each argument, in any order: on Ray, or here one after another."""
+    if run.serial or not arguments:
+        return map(function, arguments)
+    return map_on_ray(function, arguments, run)
+
+
+def num_threads(run: RunConfig) -> int:
+    """CPUs of this process for the forest, which is the same with any number of them."""
+    return 1 if run.serial else os.cpu_count() or 1
+
+
+def ask_about(
+    sources: Sequence[TrainingImages],
+    out: str,
+    membranes: MembraneConfig,
+    images: ImageFilter,
+    blocks: BlockConfig,
+    run: RunConfig,
+) -> dict[str, str]:
+    """Have a model tell the membranes of all images, if one is to; returns the collection of its probabilities for
+    each collection.
+
+    Raises:
+        ClusterError: If some images could not be asked about.
+    """
+    found: dict[str, str] = {}
+    if membranes.model is None:
+        return found
+    for source in sources:
+        folder = files.join(out, MEMBRANES, source.style or "originals")
+        report = ask_model(source.collection, folder, membranes, images, blocks, run)
+        if not report.ok:
+            raise ClusterError(
+                f"{membranes.model} could not tell the membranes of {len(report.failed)} blocks of {source.collection}; "
+                f"see {report.job.folder.uri}. The same command with --retry-failed tries them again."
+            )
+        found[source.collection] = report.job.out
+    return found
