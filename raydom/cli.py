@@ -88,6 +88,14 @@ COMMANDS: dict[str, Command] = {
         commands.NeuronSegmentConfig, "raydom.cluster.commands:segment_neurons", "segment neurons by a multicut"
     ),
     "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
+    "neurons train": Command(
+        commands.NeuronTrainConfig, "raydom.cluster.commands:neurons_train", "train a forest to tell borders of neurons"
+    ),
+    "neurons compare": Command(
+        commands.NeuronCompareConfig,
+        "raydom.cluster.commands:neurons_compare",
+        "score what stylised images are worth in training such a forest",
+    ),
     "compare": Command(
         commands.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
     ),
@@ -95,7 +103,7 @@ COMMANDS: dict[str, Command] = {
 
 INLINE = (
     "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
-    "ImageFilter", "MembraneConfig", "PredictionConfig", "CellConfig", "SearchConfig",
+    "ImageFilter", "MembraneConfig", "PredictionConfig", "CellConfig", "SearchConfig", "TruthConfig", "NeuronConfig",
     *(typing.get_type_hints(config)["training"].__name__ for config in commands.TUNED.values()),
 )  # fmt: skip
 """Parts of a configuration whose fields are options without a prefix; others are prefixed, as in --nst.steps."""

@@ -309,6 +309,39 @@ def evaluate(config: commands.EvaluateConfig) -> int:
     return 0
 
 
+def neurons_train(config: commands.NeuronTrainConfig) -> int:
+    """Train a forest that tells borders of neurons."""
+    import pyarrow as pa
+
+    from raydom.cluster.neuron_training import train_forest
+    from raydom.report.tables import show_table
+
+    run = train_forest(config)
+    (row,) = run.metrics.to_pylist()
+    show_table(pa.Table.from_pylist([{name: value for name, value in row.items() if name != "step"}]))
+    Console(highlight=False).print(
+        f"{run.uri}: a forest of {config.forest.trees} trees, for raydom neurons segment --forest.",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def neurons_compare(config: commands.NeuronCompareConfig) -> int:
+    """Score what stylised images are worth in training."""
+    from raydom.cluster.neuron_scenarios import PICTURE, compare_scenarios
+    from raydom.report.scenarios import scenario_table
+    from raydom.report.tables import show_table
+    from raydom.training.scenarios import TABLE
+
+    table = scenario_table(compare_scenarios(config))
+    show_table(table, title=f"trained on {config.collection}, scored on {config.test}: mean ± deviation over seeds")
+    Console(highlight=False).print(
+        f"A row a forest: {files.join(config.out, TABLE)}; see {PICTURE} beside it.", markup=False, soft_wrap=True
+    )
+    return 0
+
+
 def compare(config: commands.CompareConfig) -> int:
     """Score models x style methods on a target."""
     from raydom.cluster.compare import compare as run

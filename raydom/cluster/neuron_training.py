@@ -11,10 +11,10 @@ from raydom.cluster.neurons import ask_model
 from raydom.cluster.tasks import map_on_ray
 from raydom.commands import MembraneConfig, NeuronTrainConfig
 from raydom.config import BlockConfig, ForestSpec, ImageFilter, RunConfig
-from raydom.errors import ClusterError
+from raydom.errors import ClusterError, DataError
 from raydom.inference.progress import ProgressReport
 from raydom.storage import files
-from raydom.storage.model_run import ModelRun, begin_model_run, write_model_run
+from raydom.storage.model_run import ModelRun, begin_model_run, withdraw_model_run, write_model_run
 from raydom.training.neurons import GRAPHS, TrainingImages, fit_forest, learnable, load, made, plan_forest
 from raydom.training.superpixel_graphs import GraphRecipe, GraphTask, make_graph
 
@@ -40,8 +40,13 @@ def train_forest(config: NeuronTrainConfig) -> ModelRun[ForestSpec]:
     tasks = plan.tasks(boundaries)
     squares = [task for image in tasks for task in image]
     seconds = make_graphs(plan.recipe, squares, config.run)
-    graphs, names = learnable(load(squares), config.truth)
-    trained = fit_forest(graphs, names, config.forest, num_threads(config.run))
+    try:
+        graphs, names = learnable(load(squares), config.truth)
+        trained = fit_forest(graphs, names, config.forest, num_threads(config.run))
+    except DataError:  # of these images with these settings nothing can come; others may be tried in the same folder
+        files.remove(files.join(plan.out, GRAPHS))
+        withdraw_model_run(plan.out)
+        raise
     row = {"images": len(tasks), **trained.row, "seconds_graphs": seconds}
     run = write_model_run(plan.out, plan.spec(names), trained.forest.to_arrays(), plan.settings(), [row])
     files.remove(files.join(plan.out, GRAPHS))
@@ -93,8 +98,9 @@ def ask_about(
         report = ask_model(source.collection, folder, membranes, images, blocks, run)
         if not report.ok:
             raise ClusterError(
-                f"{membranes.model} could not tell the membranes of {len(report.failed)} blocks of {source.collection}; "
-                f"see {report.job.folder.uri}. The same command with --retry-failed tries them again."
+                f"{membranes.model} could not tell the membranes of {len(report.failed)} blocks of "
+                f"{source.collection}; see {report.job.folder.uri}. The same command with --retry-failed tries them "
+                "again."
             )
         found[source.collection] = report.job.out
     return found

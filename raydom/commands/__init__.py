@@ -14,6 +14,7 @@ from raydom.commands.adaptation import (
 from raydom.commands.blocks import CompareConfig, DemoConfig, EvaluateConfig, SegmentConfig, StylizeConfig
 from raydom.commands.collections import FindDomainsConfig, InfoConfig, IngestConfig, PackConfig, SynthesizeConfig
 from raydom.commands.domains import DomainsConfig, TargetFilter
+from raydom.commands.neuron_training import NeuronCompareConfig, NeuronTrainConfig, TruthConfig
 from raydom.commands.neurons import MembraneConfig, NeuronSegmentConfig
 from raydom.commands.search import TUNED, SearchedTraining, TuneStyleConfig
 from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
@@ -38,7 +39,9 @@ __all__ = [
     "MeanTeacherConfig",
     "MembraneConfig",
     "NetworkOptions",
+    "NeuronCompareConfig",
     "NeuronSegmentConfig",
+    "NeuronTrainConfig",
     "OutputAdversaryConfig",
     "PackConfig",
     "SearchedTraining",
@@ -47,5 +50,6 @@ __all__ = [
     "SupervisedConfig",
     "SynthesizeConfig",
     "TargetFilter",
+    "TruthConfig",
     "TuneStyleConfig",
 ]

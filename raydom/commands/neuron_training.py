@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from raydom.commands.neurons import MembraneConfig
-from raydom.config import BlockConfig, Condition, ForestConfig, ImageFilter, MulticutConfig, NeuronConfig, RunConfig, require
+from raydom.config import (
+    BlockConfig,
+    Condition,
+    ForestConfig,
+    ImageFilter,
+    MulticutConfig,
+    NeuronConfig,
+    RunConfig,
+    require,
+)
 
 ZEROS = ("boundary", "background")
 
@@ -20,10 +29,13 @@ class TruthConfig:
     label: str = "label"
     """Name of the label that numbers the true neurons."""
     min_share: float = 0.5
-    """A superpixel with a smaller share of its pixels in one neuron is of none, and its borders are not learned from."""
+    """A superpixel with a smaller share of its pixels in one neuron is of none, and its borders are not learned
+    from."""
 
     def __post_init__(self) -> None:
-        require(self.zero in ZEROS, f"zero is {' or '.join(ZEROS)}: what label 0 of the truth means; got {self.zero!r}.")
+        require(
+            self.zero in ZEROS, f"zero is {' or '.join(ZEROS)}: what label 0 of the truth means; got {self.zero!r}."
+        )
         require(0 <= self.min_share <= 1, f"min_share must be from 0 to 1; got {self.min_share}.")
 
 
@@ -34,8 +46,8 @@ def check_augmentation(augment: tuple[str, ...], select: tuple[str, ...], membra
     require(not select or bool(augment), "--select chooses among the images of --augment COLLECTION: give that too.")
     require(
         not augment or membranes.boundary is None,
-        "--membranes.boundary has probabilities of the images themselves, and not of stylised ones (--augment). Give "
-        "--membranes.model, which is asked about both, or leave both out.",
+        "--boundary has probabilities of the images themselves, and not of stylised ones (--augment). Give "
+        "--model, which is asked about both, or leave both out.",
     )
 
 
@@ -88,7 +100,8 @@ class NeuronCompareConfig:
     seeds: int = 3
     """Forests of each choice, with the seeds --forest.seed and those that follow."""
     style: tuple[str, ...] = field(default=(), metadata={"repeat": True})
-    """Style (the name of a collection's folder) to add alone to the originals; may be given several times. Default: each."""
+    """Style (the name of a collection's folder) to add alone to the originals; may be given several times.
+    Default: each."""
     select: tuple[str, ...] = field(default=(), metadata={"repeat": True})
     """Condition on the stylised images, as in raydom neurons train: what fulfils all is a choice of its own, with and
     without the originals."""

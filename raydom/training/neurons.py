@@ -64,7 +64,7 @@ def labelled_images(collection: Collection, truth: TruthConfig, membranes: Membr
     images = [image for image in collection if truth.label in image.record.labels]
     if not images:
         known = sorted({name for record in collection.records for name in record.labels})
-        there = f"there is {', '.join(known)}; choose with --truth.label" if known else "ingest them with --labels"
+        there = f"there is {', '.join(known)}; choose with --label" if known else "ingest them with --labels"
         raise DataError(f"{collection.uri}: none of {len(collection)} images has labels {truth.label!r}: {there}.")
     if len(images) < len(collection):
         logger.warning(
@@ -116,19 +116,17 @@ def stylised_images(
     return tuple(found)
 
 
-def _labelled(
-    image: Image, of: Image, label: str, channel: int, boundaries: Collection | None
-) -> LabelledImage:
+def _labelled(image: Image, of: Image, label: str, channel: int, boundaries: Collection | None) -> LabelledImage:
     """The image with the truth of itself or of its original."""
     if not 0 <= channel < image.num_channels:
         raise ConfigError(
-            f"{image.uri}: the image has {image.num_channels} channels; there is no --membranes.channel {channel}."
+            f"{image.uri}: the image has {image.num_channels} channels; there is no --channel {channel}."
         )
     truth = of.labels(label)
     if truth.spatial_shape != image.spatial_shape:
         raise DataError(
-            f"{image.uri}: the image is {image.spatial_shape} px and its label {label!r} {truth.spatial_shape} px; they "
-            "must cover the same pixels. Ingest the image with a label of its size."
+            f"{image.uri}: the image is {image.spatial_shape} px and its label {label!r} {truth.spatial_shape} px; "
+            "they must cover the same pixels. Ingest the image with a label of its size."
         )
     boundary = None
     if boundaries is not None:
@@ -201,7 +199,9 @@ class ForestPlan:
         config = self.config
         own = {name: to_dict(getattr(config, name)) for name in ("truth", "neurons", "forest")}
         return own | {
-            "membranes": {"model": self.model_hash, "inside": config.membranes.inside, "channel": config.membranes.channel},
+            "membranes": {
+                "model": self.model_hash, "inside": config.membranes.inside, "channel": config.membranes.channel,
+            },
             "images": told(self.sources[:1]),
             "augment": told(self.sources[1:]),
             "version": GRAPH_VERSION,
@@ -257,9 +257,7 @@ def all_sources(originals: Collection, config: Any) -> tuple[TrainingImages, ...
     """The images that ``collection``, ``augment`` and ``select`` of a command's configuration mean."""
     labelled = labelled_images(originals, config.truth, config.membranes)
     by_id = {one.image.image_id: one for one in labelled}
-    versions = stylised_images(
-        config.augment, config.select, originals, by_id, config.truth, config.membranes.channel
-    )
+    versions = stylised_images(config.augment, config.select, originals, by_id, config.truth, config.membranes.channel)
     return (TrainingImages(None, originals.uri, labelled), *versions)
 
 

@@ -1,4 +1,6 @@
-"""Stylised versions of the images of a collection, as ``raydom stylize`` writes them: what they are, and which are meant."""
+"""Stylised versions of the images of a collection, as ``raydom stylize`` makes them: what they are, and which are
+meant.
+"""
 
 from __future__ import annotations
 
@@ -117,9 +119,9 @@ def check_versions(stylised: Stylised, originals: Collection) -> list[str]:
     uri = stylised.collection.uri
     if stylised.chosen and not common:
         raise ConfigError(
-            f"{uri} has no version of an image that is trained on: it has {', '.join(sorted(stylised.chosen)[:3])}, and "
-            f"{originals.uri} {', '.join(originals.table['image_id'].to_pylist()[:3])}. Images are paired by image_id; "
-            f"make versions with raydom stylize --collection {originals.uri}."
+            f"{uri} has no version of an image that is trained on: it has {', '.join(sorted(stylised.chosen)[:3])}, "
+            f"and {originals.uri} {', '.join(originals.table['image_id'].to_pylist()[:3])}. Images are paired by "
+            f"image_id; make versions with raydom stylize --collection {originals.uri}."
         )
     for image_id in common:
         size, original = stylised.collection[image_id].spatial_shape, originals[image_id].spatial_shape

@@ -1,4 +1,4 @@
-"""Graphs of superpixels with what the truth says of their borders: what forests for neurons learn from and are scored on.
+"""Graphs of superpixels with what the truth says of their borders: what forests for neurons learn and are scored on.
 
 An image is taken square by square (``SuperpixelConfig.cell_px``, with the halo around it), so that memory is bounded by
 the square; each is a graph of its own. Graphs are kept in files named by all that they depend on, so that no graph is
@@ -37,6 +37,9 @@ from raydom.types import Region
 
 GRAPH_VERSION = 1
 """Raised when graphs change for a reason that no setting tells."""
+
+ARRAYS = ("features", "u", "v", "faces", "own", "superpixel")
+"""Of a graph, in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,7 @@ def _own(touching: Contacts, labels: Shaped[np.ndarray, "*d h w"], cell: Region)
 def write_graph(uri: str, graph: LabelledGraph) -> None:
     """Keep a graph in a file, whole or not at all."""
     sink = io.BytesIO()
-    arrays = {name: getattr(graph, name) for name in ("features", "u", "v", "faces", "own", "superpixel")}
+    arrays = {name: getattr(graph, name) for name in ARRAYS}
     overlaps = {name: getattr(graph.overlaps, name) for name in ("truth", "predicted", "pixels")}
     np.savez(sink, names=np.array(graph.names), **arrays, **overlaps)
     files.write_bytes_atomic(uri, sink.getvalue())
@@ -213,9 +216,9 @@ def read_graph(uri: str) -> LabelledGraph:
         with np.load(io.BytesIO(files.read_bytes(uri)), allow_pickle=False) as file:
             arrays: Mapping[str, Any] = {name: file[name] for name in file.files}
         return LabelledGraph(
-            tuple(arrays["names"].tolist()),
-            *(arrays[name] for name in ("features", "u", "v", "faces", "own", "superpixel")),
-            Overlaps(*(arrays[name] for name in ("truth", "predicted", "pixels"))),
+            names=tuple(arrays["names"].tolist()),
+            overlaps=Overlaps(*(arrays[name] for name in ("truth", "predicted", "pixels"))),
+            **{name: arrays[name] for name in ARRAYS},
         )
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{uri}: this graph is damaged ({error}); remove it, and it is made again.") from error

@@ -1,0 +1,248 @@
+"""What stylised images are worth in training: forests of each choice of them, scored on labelled test images.
+
+The scenarios are those of figure 16 of Neishabouri 2018 (Neuron Segmentation using Deep Style Transfer): the originals
+only, with all stylised images, with those of one style, and selected ones; and stylised images without the originals.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from raydom.commands import NeuronCompareConfig
+from raydom.config import fingerprint, to_dict
+from raydom.errors import ConfigError, DataError
+from raydom.images.partition_metrics import partition_scores, partition_sums
+from raydom.storage import files
+from raydom.storage.collection import open_collection
+from raydom.storage.tables import read_table
+from raydom.training.neurons import (
+    GRAPHS,
+    TrainingImages,
+    all_sources,
+    check_planes,
+    common_pixel_size,
+    fit_forest,
+    labelled_images,
+    learnable,
+    model_hash,
+    told,
+    with_boundaries,
+)
+from raydom.training.superpixel_graphs import GRAPH_VERSION, GraphRecipe, GraphTask, graph_tasks, read_graph
+
+TABLE = "comparison.parquet"
+SCORES = ("rand_error", "rand_index_error", "vi_split", "vi_merge", "vi")
+"""Of the test images together: adapted Rand error, Rand error, variation of information."""
+SCHEMA = pa.schema(
+    [
+        ("scenario", pa.string()),
+        ("seed", pa.int64()),
+        ("images", pa.int64()),
+        ("edges", pa.int64()),
+        ("cut", pa.float64()),
+        ("oob_auc", pa.float64()),
+        *((name, pa.float64()) for name in SCORES),
+        ("seconds", pa.float64()),
+        ("fingerprint", pa.string()),
+    ]
+)
+"""A row a forest: the images that it was trained on, its edges and the share of true boundaries among them, and what
+came out; ``fingerprint`` hashes all that the row depends on."""
+TEST = "test"
+KEPT_GRAPHS = 512
+"""Graphs that a worker keeps in memory for the next forest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A choice of training images."""
+
+    name: str
+    chosen: tuple[tuple[str | None, str], ...]
+    """Style (None: the original) and id of each image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A forest to be trained and scored."""
+
+    scenario: Scenario
+    seed: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPlan:
+    """A comparison, checked."""
+
+    config: NeuronCompareConfig
+    sources: tuple[TrainingImages, ...]
+    """The originals first, then each style."""
+    test: TrainingImages
+    scenarios: tuple[Scenario, ...]
+    model_hash: str | None
+
+    @property
+    def out(self) -> str:
+        return files.absolute(self.config.out)
+
+    @property
+    def recipe(self) -> GraphRecipe:
+        membranes = self.config.membranes
+        return GraphRecipe(neurons=self.config.neurons, inside=membranes.inside, channel=membranes.channel)
+
+    def trials(self) -> list[Trial]:
+        """All forests, scenario after scenario."""
+        config = self.config
+        shared = fingerprint(
+            GRAPH_VERSION, to_dict(self.recipe), to_dict(config.truth), to_dict(config.multicut), told([self.test]),
+            config.test_label, self.model_hash, to_dict(replace(config.forest, seed=0)),
+        )  # fmt: skip
+        known = told(self.sources)
+        trials = []
+        for scenario in self.scenarios:
+            images = [[style, image_id, known[style or "originals"][image_id]] for style, image_id in scenario.chosen]
+            for seed in range(config.forest.seed, config.forest.seed + config.seeds):
+                trials.append(Trial(scenario, seed, fingerprint(shared, scenario.name, images, seed)))
+        return trials
+
+    def tasks(self, boundaries: Mapping[str, str]) -> dict[tuple[str | None, str], list[GraphTask]]:
+        """The squares of each image, by style (that of test images is ``TEST``) and id; ``boundaries`` as in
+        ``ForestPlan.tasks``."""
+        folder = files.join(self.out, GRAPHS)
+        found = {}
+        for style, source in [*((one.style, one) for one in self.sources), (TEST, self.test)]:
+            images = with_boundaries(source, boundaries.get(source.collection)).images
+            for one in images:
+                found[style, one.image.image_id] = graph_tasks(one, self.recipe, folder)
+        return found
+
+
+def plan_comparison(config: NeuronCompareConfig) -> ComparisonPlan:
+    """Check a comparison.
+
+    Raises:
+        ConfigError: For options and images that do not fit each other, and test images that are more than one square.
+        DataError: For images without a truth, or with one of another shape.
+    """
+    originals = open_collection(config.collection).filter(**asdict(config.images))
+    everything = all_sources(originals, replace(config, select=()))
+    selected = all_sources(originals, config) if config.select else ()
+    test_truth = replace(config.truth, label=config.test_label or config.truth.label)
+    test_images = open_collection(config.test).filter(keep=config.test_keep)
+    test = TrainingImages(TEST, test_images.uri, labelled_images(test_images, test_truth, config.membranes))
+    if any(one.style == TEST for one in everything):
+        raise ConfigError(f"a style cannot be called {TEST}: rename the folder of that collection.")
+    images = [one.image for source in (*everything, test) for one in source.images]
+    check_planes(images)
+    common_pixel_size(images)
+    cell_px = config.neurons.superpixels.cell_px
+    largest = max((one.image for one in test.images), key=lambda image: max(image.plane_shape))
+    if max(largest.plane_shape) > cell_px:
+        side = -(-max(largest.plane_shape) // 32) * 32
+        raise ConfigError(
+            f"{largest.uri} is {largest.plane_shape} px, and test images are scored in one square of "
+            f"{cell_px} px. Give --superpixels.cell-px {side}, or smaller test images (raydom pack --crop)."
+        )
+    return ComparisonPlan(
+        config, everything, test, _scenarios(config, everything, selected), model_hash(config.membranes)
+    )
+
+
+def _scenarios(
+    config: NeuronCompareConfig, sources: Sequence[TrainingImages], selected: Sequence[TrainingImages]
+) -> tuple[Scenario, ...]:
+    def ids(these: Sequence[TrainingImages]) -> tuple[tuple[str | None, str], ...]:
+        return tuple((source.style, one.image.image_id) for source in these for one in source.images)
+
+    originals, stylised = sources[:1], sources[1:]
+    names = [source.style for source in stylised]
+    unknown = sorted(set(config.style) - {name for name in names if name is not None})
+    if unknown:
+        raise ConfigError(
+            f"no collection of --augment is called {', '.join(unknown)}; there is {', '.join(map(str, names))}."
+        )
+    found = [
+        Scenario("original", ids(originals)),
+        Scenario("stylised", ids(stylised)),
+        Scenario("original + all", ids(sources)),
+    ]
+    if selected:
+        found += [
+            Scenario("selected", ids(selected[1:])),
+            Scenario("original + selected", ids(selected)),
+        ]
+    found += [
+        Scenario(f"original + {source.style}", ids((*originals, source)))
+        for source in stylised
+        if not config.style or source.style in config.style
+    ]
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Trains and scores forests; sent to each worker once."""
+
+    config: NeuronCompareConfig
+    graphs: Mapping[tuple[str | None, str], tuple[str, ...]]
+    """Files with the graphs of the squares of each image, by style and id."""
+    num_threads: int
+
+    def __call__(self, trial: Trial) -> dict[str, Any]:
+        """The row of a trial.
+
+        Raises:
+            DataError: Naming the scenario, if nothing can be learned from its images.
+        """
+        began = time.perf_counter()
+        config = self.config
+        graphs = [(uri, _read(uri)) for image in trial.scenario.chosen for uri in self.graphs[image]]
+        try:
+            learned, names = learnable(graphs, config.truth)
+            trained = fit_forest(learned, names, replace(config.forest, seed=trial.seed), self.num_threads)
+        except DataError as error:
+            raise DataError(f"scenario {trial.scenario.name}: {error}") from error
+        total: dict[str, float] = {}
+        for (style, _), uris in self.graphs.items():
+            if style != TEST:
+                continue
+            for uri in uris:
+                graph = _read(uri)
+                said = trained.forest.probabilities(graph.features, graph.uv, self.num_threads)
+                sums = partition_sums(
+                    graph.cut(said, config.multicut), ignore_background=config.truth.zero == "boundary"
+                )
+                total = {name: total.get(name, 0) + value for name, value in sums.items()}
+        scores = partition_scores(total)
+        return {
+            "scenario": trial.scenario.name,
+            "seed": trial.seed,
+            "images": len(trial.scenario.chosen),
+            **{name: trained.row[name] for name in ("edges", "cut", "oob_auc")},
+            **{name: scores[name] for name in SCORES},
+            "seconds": time.perf_counter() - began,
+            "fingerprint": trial.fingerprint,
+        }
+
+
+@functools.lru_cache(maxsize=KEPT_GRAPHS)
+def _read(uri: str) -> Any:
+    return read_graph(uri)
+
+
+def rows_there(out: str) -> dict[str, dict[str, Any]]:
+    """The rows that a folder has, by fingerprint."""
+    uri = files.join(out, TABLE)
+    if not files.exists(uri):
+        return {}
+    table = read_table(uri)
+    if table.schema.names != SCHEMA.names:
+        raise ConfigError(f"{uri} is no table of this command; choose another --out.")
+    return {row["fingerprint"]: row for row in table.to_pylist()}
