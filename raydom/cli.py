@@ -89,11 +89,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
     "neurons train": Command(
-        commands.NeuronTrainConfig, "raydom.cluster.commands:neurons_train", "train a forest to tell borders of neurons"
+        commands.NeuronTrainConfig, "raydom.cluster.commands:train_neurons", "train a forest to tell borders of neurons"
     ),
     "neurons compare": Command(
         commands.NeuronCompareConfig,
-        "raydom.cluster.commands:neurons_compare",
+        "raydom.cluster.commands:compare_neurons",
         "score what stylised images are worth in training such a forest",
     ),
     "compare": Command(

@@ -309,7 +309,7 @@ def evaluate(config: commands.EvaluateConfig) -> int:
     return 0
 
 
-def neurons_train(config: commands.NeuronTrainConfig) -> int:
+def train_neurons(config: commands.NeuronTrainConfig) -> int:
     """Train a forest that tells borders of neurons."""
     import pyarrow as pa
 
@@ -327,7 +327,7 @@ def neurons_train(config: commands.NeuronTrainConfig) -> int:
     return 0
 
 
-def neurons_compare(config: commands.NeuronCompareConfig) -> int:
+def compare_neurons(config: commands.NeuronCompareConfig) -> int:
     """Score what stylised images are worth in training."""
     from raydom.cluster.neuron_scenarios import PICTURE, compare_scenarios
     from raydom.report.scenarios import scenario_table

@@ -119,9 +119,7 @@ def stylised_images(
 def _labelled(image: Image, of: Image, label: str, channel: int, boundaries: Collection | None) -> LabelledImage:
     """The image with the truth of itself or of its original."""
     if not 0 <= channel < image.num_channels:
-        raise ConfigError(
-            f"{image.uri}: the image has {image.num_channels} channels; there is no --channel {channel}."
-        )
+        raise ConfigError(f"{image.uri}: the image has {image.num_channels} channels; there is no --channel {channel}.")
     truth = of.labels(label)
     if truth.spatial_shape != image.spatial_shape:
         raise DataError(

@@ -215,10 +215,8 @@ class Trainer:
                 continue
             for uri in uris:
                 graph = _read(uri)
-                said = trained.forest.probabilities(graph.features, graph.uv, self.num_threads)
-                sums = partition_sums(
-                    graph.cut(said, config.multicut), ignore_background=config.truth.zero == "boundary"
-                )
+                found = graph.segmented(trained.forest, config.multicut, self.num_threads)
+                sums = partition_sums(found, ignore_background=config.truth.zero == "boundary")
                 total = {name: total.get(name, 0) + value for name, value in sums.items()}
         scores = partition_scores(total)
         return {

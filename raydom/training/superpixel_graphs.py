@@ -25,7 +25,7 @@ from raydom.images.tiles import cut_blocks
 from raydom.neurons.contacts import Contacts, contacts
 from raydom.neurons.evidence import map_names
 from raydom.neurons.features import edge_features
-from raydom.neurons.forest import EdgeGraph
+from raydom.neurons.forest import EdgeForest, EdgeGraph
 from raydom.neurons.multicut import edge_costs, multicut
 from raydom.neurons.reading import Source
 from raydom.neurons.regions import regions
@@ -123,13 +123,11 @@ class LabelledGraph:
         """For a forest; raises as ``labels`` does."""
         return EdgeGraph(self.features, self.uv, self.labels(zero, min_share))
 
-    def cut(self, probabilities: Float32[np.ndarray, " n"], config: MulticutConfig) -> Overlaps:
-        """How the neurons that a multicut leaves overlap the true objects.
-
-        Args:
-            probabilities: Of each border being a membrane.
-            config: Of the multicut.
-        """
+    def segmented(self, forest: EdgeForest, config: MulticutConfig, num_threads: int = 1) -> Overlaps:
+        """How the neurons that a multicut of a forest's probabilities leaves overlap the true objects."""
+        probabilities = np.empty(0, np.float32)
+        if len(self.u):
+            probabilities = forest.probabilities(self.features, self.uv, num_threads)
         nodes = np.searchsorted(self.superpixel, self.uv).astype(np.int64)
         costs = edge_costs(probabilities, config, self.faces)
         neuron = multicut(len(self.superpixel), nodes, costs, config).labels.astype(np.uint64) + np.uint64(1)

@@ -9,23 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.ndimage import gaussian_filter, label
 
+from raydom.cluster.blocks import run_block_jobs
 from raydom.cluster.neuron_scenarios import compare_scenarios
 from raydom.cluster.neuron_training import train_forest
 from raydom.commands import MembraneConfig, NeuronCompareConfig, NeuronTrainConfig, TruthConfig
-from raydom.config import ForestConfig, ImageFilter, MulticutConfig, NeuronConfig, RunConfig, SuperpixelConfig
+from raydom.config import BlockConfig, ForestConfig, ImageFilter, NeuronConfig, RunConfig, SuperpixelConfig
 from raydom.errors import ConfigError, DataError
-from raydom.images.overlaps import count_overlaps
-from raydom.images.partition_metrics import partition_scores, partition_sums
-from raydom.neurons.contacts import contacts
-from raydom.neurons.evidence import map_names
-from raydom.neurons.features import edge_features
+from raydom.inference.neuron_job import NeuronJob
+from raydom.inference.neuron_stages import NEURON_JOBS
 from raydom.neurons.forest import EdgeForest
-from raydom.neurons.multicut import edge_costs, multicut
-from raydom.neurons.reading import Source
-from raydom.neurons.regions import regions
-from raydom.neurons.superpixels import superpixels
+from raydom.storage.collection import open_collection
 from raydom.storage.model_run import open_forest_run
-from raydom.types import Region
+from raydom.training.scenarios import SCORES
+from raydom.training.scoring import evaluate
 
 CELL = SuperpixelConfig(cell_px=96, halo_px=32, min_size_px=10)
 NEURONS = NeuronConfig(superpixels=CELL)
@@ -161,9 +157,9 @@ def test_scenarios_are_scored_as_a_segmentation_is_and_rows_are_made_once(sectio
     assert {**by["original + selected", 1], "scenario": "", "seconds": 0, "fingerprint": ""} == {
         **by["original + dark", 1], "scenario": "", "seconds": 0, "fingerprint": "",
     }  # fmt: skip
-    forest = EdgeForest.from_arrays(train(train_uri, tmp_path / "run", forest=ForestConfig(trees=10, seed=1)).weights())
-    expected = scores_of(forest, test_uri)
-    assert {name: by["original", 1][name] for name in expected} == expected
+    forest = train(train_uri, tmp_path / "run", forest=ForestConfig(trees=10, seed=1)).uri
+    expected = segmented(forest, test_uri, tmp_path / "segmented")
+    assert all(by["original", 1][name] == expected[name] for name in SCORES)
     assert (tmp_path / "table" / "comparison.png").stat().st_size > 5000
 
     def nothing(*_):
@@ -180,21 +176,23 @@ def test_scenarios_are_scored_as_a_segmentation_is_and_rows_are_made_once(sectio
         compare_scenarios(replace(config, neurons=NeuronConfig(superpixels=replace(CELL, cell_px=64))))
 
 
-def scores_of(forest, uri):
-    """By the definition: labels of pixels against the truth."""
-    from raydom.storage.collection import open_collection
+def segmented(forest, uri, out):
+    """Scores of the labels that the neuron job writes, by the general evaluation."""
+    job = NeuronJob(name="n", collection=uri, out=str(out), forest=forest, blocks=BlockConfig(block_size=96))
+    assert run_block_jobs([job], HERE, kind=NEURON_JOBS)[0].ok
+    rows = evaluate(
+        open_collection(str(out)), open_collection(uri), prediction_label="neurons", kind="instance", bootstrap=0
+    ).to_pylist()
+    return next(row for row in rows if row["scope"] == "pooled")
 
-    total = {}
-    for image in open_collection(uri):
-        region, source = Region.whole(image.plane_shape), Source(image, NEURONS.evidence)
-        evidence = source.evidence(region)
-        found = superpixels(evidence, CELL)
-        maps = source.maps(region, evidence)
-        touching, parts = contacts(found, maps, region.shape), regions(found, maps, (0, 0))
-        features, _ = edge_features(touching, parts, map_names(NEURONS.evidence))
-        costs = edge_costs(forest.probabilities(features, touching.uv), MulticutConfig())
-        result = multicut(len(parts.label), touching.uv.astype(np.int64) - 1, costs, MulticutConfig())
-        sums = partition_sums(count_overlaps(result.labels[found - 1] + 1, image.labels().numpy()))
-        total = {name: total.get(name, 0) + value for name, value in sums.items()}
-    names = ("rand_error", "rand_index_error", "vi_split", "vi_merge", "vi")
-    return {name: partition_scores(total)[name] for name in names}
+
+def test_a_model_is_asked_about_originals_and_stylised_images(sections, make_model, tmp_path):
+    collection = sections("train")
+    dark = sections("dark", change=lambda pixels: pixels // 2)
+    options = {"membranes": MembraneConfig(model=make_model(depth=2)), "blocks": BlockConfig(block_size=96)}
+    run = train(collection, tmp_path / "run", augment=(dark,), **options)
+    assert run.spec.boundary == "probability" and run.metrics.to_pylist()[0]["images"] == 4
+    told = [str(tmp_path / "run" / "membranes" / name / "boundary") for name in ("originals", "dark")]
+    assert [len(open_collection(uri)) for uri in told] == [2, 2]
+    same = train(collection, tmp_path / "same", membranes=MembraneConfig(boundary=told[0]))
+    assert same.spec.boundary == "probability" and same.metrics.to_pylist()[0]["images"] == 2
