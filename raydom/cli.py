@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import logging
 import shlex
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +22,7 @@ from typing import Any
 
 from raydom import commands
 from raydom.config import from_dict
-from raydom.errors import ClusterError, ConfigError, DataError, DivergedError
+from raydom.errors import ClusterError, ConfigError, DataError, DivergedError, StoppedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,19 @@ COMMANDS: dict[str, Command] = {
     "compare": Command(
         commands.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
     ),
+    "submit": Command(
+        commands.SubmitConfig, "raydom.cluster.submission:submit", "run any of these on a cluster far away"
+    ),
+    "jobs": Command(commands.JobsConfig, "raydom.cluster.submission:jobs", "list what was submitted to a cluster"),
+    "logs": Command(commands.LogsConfig, "raydom.cluster.submission:logs", "show or follow what a job prints"),
+    "stop": Command(
+        commands.StopConfig, "raydom.cluster.submission:stop", "stop a job; it goes on when submitted again"
+    ),
 }
+LOCAL = ("submit", "jobs", "logs", "stop")
+"""Commands about jobs, which are none."""
+INTERRUPTED, STOPPED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
 
 INLINE = (
     "BlockConfig", "ClusterConfig", "TrainRunConfig", "RunConfig", "StyleConfig", "StyleOptions", "TrainConfig",
@@ -110,17 +125,16 @@ INLINE = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``raydom`` with these arguments; returns the exit code: 0 done, 1 something failed, 2 refused."""
+    """Run ``raydom`` with these arguments; returns the exit code: 0 done, 1 part failed, 2 refused, 143 stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it: your own methods lie there
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
-    for words in (3, 2, 1):
-        name = " ".join(arguments[:words])
-        if name in COMMANDS:
-            return run_command(name, arguments[words:])
+    named = _named(arguments)
+    if named is not None:
+        return run_command(*named)
     known = sorted(name for name in COMMANDS if name.split()[0] == arguments[0]) or list(COMMANDS)
     if len(arguments) > 1 and arguments[1] in ("-h", "--help") and known != list(COMMANDS):
         print("\n".join(f"raydom {name}: {COMMANDS[name].summary}" for name in known))
@@ -129,10 +143,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
+def _named(arguments: Sequence[str]) -> tuple[str, Sequence[str]] | None:
+    """The command that these words begin with, and the words after it."""
+    names = ((" ".join(arguments[:words]), arguments[words:]) for words in (3, 2, 1))
+    return next((named for named in names if named[0] in COMMANDS), None)
+
+
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Parse the arguments of one command and call it; used by the pages in ``jobs/`` as well."""
     command = COMMANDS[name]
     logging.basicConfig(level=logging.WARNING, format="raydom: %(levelname)s: %(message)s")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     try:
         config = parse(name, arguments)
         module, function = command.function.split(":")
@@ -145,12 +167,20 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print(f"\nraydom {name}: interrupted. The same command goes on where it stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except StoppedError as error:
+        print(f"raydom {name}: {error} The same command goes on where it stopped.", file=sys.stderr)
+        return STOPPED
     if code == 1:  # ingest lists its refused files; blocks can be retried
         shown = shlex.join(["raydom", *name.split(), *(a for a in arguments if a != "--retry-failed")])
         if name in ("stylize", "segment", "compare", "neurons segment"):
             print(f"To try only the failed ones again:\n  {shown} --retry-failed", file=sys.stderr)
     return code
+
+
+def _stop(*_: Any) -> None:
+    """On SIGTERM: end as after an exception, closing what is open. Block jobs put it off; see ``draining``."""
+    raise StoppedError("told to stop.")
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
@@ -163,13 +193,16 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     options = list(_options(command.config))
     for option in options:
         parser.add_argument(*option.flags, **option.arguments)
+    job: Sequence[str] = ()
+    if any(option.rest for option in options):
+        arguments, job = _split(arguments, options)
     for option in options:
         if option.repeat:
             arguments = _gathered(arguments, option.flags[0])
     namespace = parser.parse_args(list(arguments))
     values: dict[str, Any] = {}
     for option in options:
-        value = _lookup(namespace, option.dest)
+        value: Any = _submitted(job) if option.rest else _lookup(namespace, option.dest)
         if value is None and option.optional:
             continue
         place = values
@@ -191,6 +224,7 @@ class _Option:
     optional: bool
     comma: bool
     repeat: bool
+    rest: bool
 
 
 def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "", made: Any = None) -> Iterator[_Option]:
@@ -216,7 +250,9 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "", made: Any 
             arguments |= {"type": typing.Union[str, list[str]], "default": ",".join(default or ())}  # noqa: UP007
         elif typing.get_origin(hint) is tuple:
             item = typing.get_args(hint)[0]
-            if field.metadata.get("repeat"):
+            if field.metadata.get("rest"):
+                arguments |= {"nargs": "*", "type": item}
+            elif field.metadata.get("repeat"):
                 arguments |= {"nargs": "+", "type": item}
                 arguments |= {"required": True} if required else {"default": list(default or ())}
             elif field.metadata.get("positional"):
@@ -227,11 +263,44 @@ def _options(cls: type, path: tuple[str, ...] = (), prefix: str = "", made: Any 
             arguments |= {"type": _plain(hint)}
             if not field.metadata.get("positional"):
                 arguments |= {"required": True} if required else {"default": default}
-        if field.metadata.get("positional"):
+        rest = bool(field.metadata.get("rest"))
+        if rest or field.metadata.get("positional"):
             flag = prefix + field.name
         dest = flag.lstrip("-").replace("-", "_")
         repeat = bool(field.metadata.get("repeat"))
-        yield _Option((*path, field.name), (flag,), dest, arguments, not required, comma, repeat)
+        yield _Option((*path, field.name), (flag,), dest, arguments, not required, comma, repeat, rest)
+
+
+def _split(arguments: Sequence[str], options: Sequence[_Option]) -> tuple[list[str], list[str]]:
+    """Which of these words are options of this command, wherever they stand, and which are another command."""
+    known = {flag: option for option in options for flag in option.flags if flag.startswith("--")}
+    own: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option = known.get(word.partition("=")[0])
+        if option is not None:
+            has_value = "=" in word or option.arguments.get("action") == "store_true"
+            own += [word] if has_value else [word, *itertools.islice(words, 1)]
+        elif not rest and word in ("-h", "--help"):
+            own.append(word)
+        elif rest or word != "--":
+            rest.append(word)
+    return own, rest
+
+
+def _submitted(words: Sequence[str]) -> list[str]:
+    """The words of a job, after it was looked at here: what it refuses there costs more.
+
+    Raises:
+        ConfigError: If they are no job, or one that cannot be done elsewhere.
+    """
+    named = _named(words)
+    if named is None or named[0] in LOCAL:
+        known = ", ".join(name for name in COMMANDS if name not in LOCAL)
+        raise ConfigError(f"{' '.join(words[:2]) or 'nothing'!r} is no job to submit; there is: {known}.")
+    commands.check_submitted(named[0], parse(*named))
+    return [*named[0].split(), *named[1]]
 
 
 def _gathered(arguments: Sequence[str], flag: str) -> list[str]:

@@ -13,5 +13,9 @@ class DivergedError(ArithmeticError):
     """A training stopped because a loss or a gradient is no longer a finite number."""
 
 
+class StoppedError(Exception):
+    """This process was told to end (SIGTERM) and does so; what was finished is kept."""
+
+
 class ClusterError(RuntimeError):
     """The machines that worked failed in a way that retrying did not mend; what was finished is kept."""

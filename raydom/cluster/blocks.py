@@ -25,12 +25,14 @@ import ray.data
 import ray.exceptions
 
 from raydom.cluster.session import num_workers, ray_session
+from raydom.cluster.stopping import StopWatch, drained
 from raydom.config import RunConfig
 from raydom.errors import ClusterError
 from raydom.inference.job import Job
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import BLOCK_JOBS, Check, J, JobKind, JobReport, device_of, execute_serially, run_jobs
+from raydom.inference.stopping import draining
 from raydom.inference.worker import BlockWorker, Processor, Task
 from raydom.networks.memory import keep_freed_memory
 
@@ -56,8 +58,9 @@ def run_block_jobs(
     """Run jobs of a kind on Ray, or in this process when ``run.serial``; see ``run_jobs``."""
     if run.serial:
         execute = functools.partial(execute_serially, open_processor=kind.open_processor)
-        return run_jobs(jobs, run, execute, kind=kind, keep_parts=keep_parts)
-    with ray_session(run):
+        with draining():
+            return run_jobs(jobs, run, execute, kind=kind, keep_parts=keep_parts)
+    with ray_session(run), draining():
         execute = functools.partial(execute_on_ray, open_processor=kind.open_processor)
         return run_jobs(jobs, run, execute, kind=kind, keep_parts=keep_parts)
 
@@ -83,6 +86,7 @@ class Opening:
             run_id=self.run_id,
             node=ray.get_runtime_context().get_node_id(),
             node_is_alive=_node_is_alive,
+            stopping=StopWatch(self.run_id),
         )
 
 
@@ -151,9 +155,12 @@ def execute_on_ray(
             num_cpus=run.cpus_per_worker,
         )
     try:
-        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-            progress.update(int(batch["done"].sum()), int(batch["failed"].sum()))
-            check()
+        with drained(run_id, [job.folder for job in jobs]) as stopping:
+            for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+                progress.update(int(batch["done"].sum()), int(batch["failed"].sum()))
+                check()
+                if stopping.is_done():  # what is left of the batches need not even be looked at
+                    break
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"the workers failed: {_reason(error)}. What is finished is kept: the same command goes on from there."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +49,7 @@ def ray_session(
         return
     logging.getLogger("ray").setLevel(logging.WARNING)
     address = run.address or os.environ.get("RAY_ADDRESS")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
@@ -76,6 +79,8 @@ def ray_session(
             f"Ray could not be started here: {error} The machine may be overloaded, or its temporary folder full; try "
             "again, or compute without Ray by --serial."
         ) from error
+    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
     try:
         gpus = _gpus_per_worker(run)
         if gpus > 0 and not address and not ray.cluster_resources().get("GPU"):

@@ -17,6 +17,7 @@ from raydom.commands.domains import DomainsConfig, TargetFilter
 from raydom.commands.neuron_training import NeuronCompareConfig, NeuronTrainConfig, TruthConfig
 from raydom.commands.neurons import MembraneConfig, NeuronSegmentConfig
 from raydom.commands.search import TUNED, SearchedTraining, TuneStyleConfig
+from raydom.commands.submission import JobsConfig, LogsConfig, StopConfig, SubmitConfig, check_submitted
 from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
 from raydom.commands.translation import CycleGanConfig, DritConfig
 
@@ -36,6 +37,8 @@ __all__ = [
     "FindDomainsConfig",
     "InfoConfig",
     "IngestConfig",
+    "JobsConfig",
+    "LogsConfig",
     "MeanTeacherConfig",
     "MembraneConfig",
     "NetworkOptions",
@@ -46,10 +49,13 @@ __all__ = [
     "PackConfig",
     "SearchedTraining",
     "SegmentConfig",
+    "StopConfig",
     "StylizeConfig",
+    "SubmitConfig",
     "SupervisedConfig",
     "SynthesizeConfig",
     "TargetFilter",
     "TruthConfig",
     "TuneStyleConfig",
+    "check_submitted",
 ]

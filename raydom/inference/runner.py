@@ -23,6 +23,7 @@ from raydom.inference.object_tables import keep_tables
 from raydom.inference.output import record_from_json
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
+from raydom.inference.stopping import check_stop, stop_asked
 from raydom.inference.worker import BlockWorker, Task
 from raydom.storage import files
 from raydom.storage.collection import write_manifest
@@ -120,6 +121,7 @@ def run_jobs(
         ConfigError: Before the first block, for what cannot be done, when an output was begun with other settings, and
             while another driver is at work on it.
         ClusterError: When another driver has taken over meanwhile.
+        StoppedError: When it was told to stop, after the blocks in flight; see ``stopping.draining``.
     """
     outs = [job.out for job in jobs]
     if len(set(outs)) < len(outs):
@@ -162,6 +164,7 @@ def _run_plans(
             check()
             for number, plan in enumerate(plans):
                 known[number] = _valid(plan, retried[number])
+            check_stop()
 
     names = ", ".join(job.name for job in jobs) if len(jobs) <= 2 else f"{len(jobs)} jobs"
     for kind in dict.fromkeys(kind for plan in plans for kind in plan.stages):
@@ -198,8 +201,11 @@ def execute_serially(
             run_id=run_id,
             overlap=False,
             watch=lambda receipt: progress.update(1, int(receipt.status != "ok")),
+            stopping=stop_asked,
         )
         for start in range(0, len(tasks), BATCH):
+            if stop_asked():
+                break
             check()
             worker.process(tasks[start : start + BATCH])
     finally:

@@ -7,6 +7,7 @@ leaves a mark behind; three marks and it is quarantined.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import traceback
@@ -72,6 +73,7 @@ class BlockWorker:
         node_is_alive: Whether a named machine is still there: marks of lost machines are no strikes.
         overlap: Read and write on threads beside the computation.
         watch: Told of each receipt at once.
+        stopping: Asked before each task; once it is true no further one is begun.
     """
 
     def __init__(
@@ -84,18 +86,21 @@ class BlockWorker:
         node_is_alive: Callable[[str], bool] = lambda node: True,
         overlap: bool = True,
         watch: Callable[[Receipt], None] = lambda receipt: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._open, self._folders = open_processor, folders
         self._processors: dict[int, Processor] = {}
         self._run_id, self._node, self._node_is_alive = run_id, node, node_is_alive
         self._reader = ThreadPoolExecutor(1) if overlap else None
         self._writer = ThreadPoolExecutor(1) if overlap else None
-        self._watch = watch
+        self._watch, self._stopping = watch, stopping
         self._unwritten: dict[int, list[Receipt]] = {}
         self._last_flush = time.monotonic()
 
     def process(self, tasks: Sequence[Task]) -> list[Receipt]:
-        """Do these tasks and write their receipts; returns them, in any order."""
+        """Do these tasks (the first of them if the run stops) and write their receipts; returns them, in any order."""
+        if self._stopping():
+            return []
         strikes, marks = self._strikes(tasks)
         receipts: list[Receipt] = []
         if marks:  # a worker or its machine died at this batch: some of it may be done
@@ -106,6 +111,8 @@ class BlockWorker:
         alone = [task for task in tasks if strikes.get((task.job, task.key))]
         receipts += self._marked(together)
         for task in alone:  # so that its neighbours are not blamed
+            if self._stopping():
+                break
             count = strikes[task.job, task.key]
             if count >= STRIKES_OUT:
                 receipts.append(self._quarantine(task, count))
@@ -160,12 +167,15 @@ class BlockWorker:
             keys = [task.key for task in tasks if task.job == job]
             marks.append((job, self._folders[job].mark(keys, self._node, self._run_id)))
         try:
-            receipts = self._overlapped(tasks) if self._reader else [self._sequential(task) for task in tasks]
+            receipts = self._overlapped(tasks) if self._reader else self._one_by_one(tasks)
         finally:
             self._flush()  # also when interrupted: what is done is done
         for job, path in marks:
             self._folders[job].unmark([path])
         return receipts
+
+    def _one_by_one(self, tasks: Sequence[Task]) -> list[Receipt]:
+        return [self._sequential(task) for task in itertools.takewhile(lambda _: not self._stopping(), tasks)]
 
     def _overlapped(self, tasks: Sequence[Task]) -> list[Receipt]:
         assert self._reader is not None and self._writer is not None
@@ -173,6 +183,8 @@ class BlockWorker:
         writing: tuple[Task, float, Future] | None = None
         reading: Future | None = None
         for number, task in enumerate(tasks):
+            if number and self._stopping():
+                break
             inputs, error, seconds = (reading or self._reader.submit(_timed, self._read, task)).result()
             following = tasks[number + 1] if number + 1 < len(tasks) else None
             reading = self._reader.submit(_timed, self._read, following) if following else None

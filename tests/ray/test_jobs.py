@@ -1,21 +1,27 @@
-"""A job page through ``ray job submit``, on a cluster of its own."""
+"""Jobs through the job server of a cluster of its own: by ``ray job submit`` and by ``raydom submit``."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+import tifffile
 
+from raydom.cli import main
+from raydom.cluster import retries
 from raydom.cluster.blocks import run_block_jobs
+from raydom.cluster.job_server import JobServer
 from raydom.config import RunConfig
 from raydom.inference.job import BlockJob
 from raydom.storage.collection import open_collection
+from raydom.storage.receipts import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
@@ -28,13 +34,14 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The address of the job server of a local cluster, which ends with the test."""
+    """The address of the job server of a local cluster, which ends with these tests."""
     folder = tmp_path_factory.mktemp("r")
     dashboard = _free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    environment["PATH"] = f"{Path(RAY).parent}{os.pathsep}{environment['PATH']}"  # of `python`, which jobs run
     command = [RAY, "start", "--head", "--block", f"--port={_free_port()}", f"--dashboard-port={dashboard}"]
     # Every port of its own: another Ray (the tests' shared one) may be on this machine.
     own = ("ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
@@ -85,3 +92,77 @@ def test_a_submitted_job_leaves_what_the_serial_runner_leaves(cluster, tmp_path,
     (found,), (expected,) = open_collection(str(out)), open_collection(twin.out)
     assert np.array_equal(found.labels().numpy(), expected.labels().numpy())
     assert np.array_equal(found.numpy(), expected.numpy())
+
+
+def wait_for(found, what):
+    deadline = time.monotonic() + START_S
+    while not found():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def test_a_submitted_command_streams_its_output_and_ends_as_it_would_here(
+    cluster, tmp_path, make_collection, monkeypatch, capfd
+):
+    address, _ = cluster
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAYDOM_SCRATCH", "a-value-of-mine")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # no checkout: the package travels, too
+    images = {"img": np.random.default_rng(0).integers(0, 256, (1, 96, 70), np.uint8)}
+    config = tmp_path / "info.yaml"  # outside of the folder
+    config.write_text("json: true\n")
+    collection = make_collection("c", images).uri
+    assert main(["submit", "info", collection, "--config", str(config), "--wait", "--address", address]) == 0
+    told = capfd.readouterr()
+    assert '"images": 1' in told.out and "1 files of" in told.err and "RAYDOM_SCRATCH" in told.err
+    assert main(["submit", "--address", address, "--wait", "info", str(tmp_path / "missing")]) == 2
+    assert f"raydom info: {tmp_path}/missing" in capfd.readouterr().out
+    assert main(["jobs", "--address", address]) == 0
+    listed = capfd.readouterr().out
+    assert "a-value-of-mine" not in listed + told.out + told.err
+    lines = [line.split() for line in listed.splitlines() if " raydom info " in line]
+    assert [(line[1], line[2]) for line in lines] == [("FAILED", "2"), ("SUCCEEDED", "0")]
+    assert main(["logs", lines[1][0], "--address", address]) == 0
+    assert '"images": 1' in capfd.readouterr().out
+    assert main(["stop", lines[1][0], "--address", address]) == 0
+    assert "does not run: SUCCEEDED" in capfd.readouterr().err
+    assert main(["logs", "raydom-nobody", "--address", address]) == 2
+    assert "knows no such job" in capfd.readouterr().err
+
+
+def test_a_killed_driver_is_submitted_again_and_a_stopped_one_finishes_its_blocks(
+    cluster, tmp_path, make_collection, monkeypatch, capfd
+):
+    address, _ = cluster
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(retries, "PAUSE_S", 0.0)
+    here, style = tmp_path / "here", tmp_path / "style"
+    here.mkdir(), style.mkdir()
+    monkeypatch.chdir(here)
+    (here / "stoppable.py").write_text((Path(__file__).parent / "stoppable.py").read_text())  # a method of one's own
+    tifffile.imwrite(style / "style.tif", np.zeros((40, 50), np.uint8))
+    (style / "kill").touch()
+    images = {"img": np.random.default_rng(0).integers(0, 256, (1, 192, 192), np.uint8)}
+    out = tmp_path / "out"
+    words = ["stylize", "--collection", make_collection("c", images).uri, "--out", str(out), "--block-size", "32"]
+    words += ["--method", "stoppable:slow", "--style", str(style / "style.tif"), "--content-threshold", "0", "--serial"]
+
+    def stop():
+        wait_for(lambda: not (style / "kill").exists(), "the first driver")
+        before = len(list(style.glob("begun-*")))
+        wait_for(lambda: len(list(style.glob("begun-*"))) > before, "the second driver")
+        running = [job for job in JobServer(address).jobs() if str(job.status) == "RUNNING"]
+        assert main(["stop", running[0].submission_id, "--address", address]) == 0
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    assert main(["submit", *words, "--retries", "2", "--address", address]) == 143
+    stopper.join()
+    told = capfd.readouterr()
+    assert "its driver was killed (signal 9); submitted again" in told.err and "retry 1 of 2" in told.err
+    assert "raydom stylize: told to stop: the blocks in flight are done" in told.out
+    done = [receipt for receipt in RunFolder.of(str(out)).read_receipts().values() if receipt.kind == "block"]
+    # Three blocks of the killed driver had no receipts yet.
+    assert 1 <= len(done) == len(list(style.glob("begun-*"))) - 3 < 36
+    assert not RunFolder.of(str(out)).marks()

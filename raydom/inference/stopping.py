@@ -1,0 +1,46 @@
+"""What a driver does when it is told to end (SIGTERM, as ``raydom stop`` and batch systems send it)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raydom.errors import StoppedError
+
+_asked = threading.Event()
+
+
+@contextmanager
+def draining() -> Iterator[None]:
+    """For the time of a ``with`` block SIGTERM is only noted, so that blocks in flight can be finished.
+
+    Use it inside a Ray session: Ray sets a handler of its own when it is joined. Outside the main thread, where no
+    signal arrives, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _asked.clear()
+    before = signal.signal(signal.SIGTERM, lambda *_: _asked.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _asked.clear()
+
+
+def stop_asked(wait_s: float = 0.0) -> bool:
+    """Whether the end was asked for; waits so long for it."""
+    return _asked.wait(wait_s) if wait_s else _asked.is_set()
+
+
+def check_stop() -> None:
+    """End here if that was asked for.
+
+    Raises:
+        StoppedError: If so.
+    """
+    if stop_asked():
+        raise StoppedError("told to stop: the blocks in flight are done and have their receipts.")
