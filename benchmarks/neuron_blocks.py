@@ -70,7 +70,7 @@ class Memory:
 
 def scored(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
     """Partition scores; truth 0 is left out."""
-    scores = partition_scores(partition_sums(count_overlaps(truth, found)))
+    scores = partition_scores(partition_sums(count_overlaps(found, truth)))
     return {name: scores[name] for name in SCORES}
 
 
@@ -102,7 +102,7 @@ def trained(options: argparse.Namespace, data: Path, cell_px: int) -> Path:
         command("ingest", files / "images", "--labels", files / "labels", "--out", train, "--quiet")
     command(
         "neurons", "train", "--collection", train, "--zero", "boundary", "--out", run, "--quiet",
-        "--neurons.superpixels.cell_px", cell_px,
+        "--superpixels.cell-px", cell_px,
     )  # fmt: skip
     return run
 

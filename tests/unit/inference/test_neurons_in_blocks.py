@@ -68,7 +68,7 @@ def test_neurons_are_the_same_for_any_block_size_and_right(
 
 
 def rand_error(truth, found):
-    return partition_scores(partition_sums(count_overlaps(truth, found)))["rand_error"]
+    return partition_scores(partition_sums(count_overlaps(found, truth)))["rand_error"]
 
 
 def test_an_image_of_one_cell_is_done_at_once_and_alike(tmp_path, make_collection, make_forest, mosaic) -> None:
