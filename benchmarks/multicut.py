@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from scipy.spatial import Delaunay, cKDTree
 
 from raydom.config.neurons import MulticutConfig
 from raydom.neurons.hierarchy import part_numbers
-from raydom.neurons.multicut import energy, multicut
+from raydom.neurons.multicut import multicut
 from raydom.report.tables import show_table
 
 NOISES = (1.5, 3.0)
@@ -156,14 +157,21 @@ def to_the_optimum(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def one_in_parts(num_edges: int, noise: float, config: MulticutConfig, whole: bool) -> tuple[float, float, float]:
+def one_in_parts(file: Path, config: MulticutConfig, whole: bool) -> tuple[float, float, float]:
     """Seconds, energy and MiB above what the process held with the problem ready."""
-    problem = planar(num_edges, noise)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stored = np.load(file)
+    problem = Problem(len(stored["points"]), stored["edges"], stored["costs"], stored["points"])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size from now on
+    before = peak_mib()
     parts = None if whole else problem.parts
     seconds, found = timed(lambda: multicut(problem.num_nodes, problem.edges, problem.costs, config, parts))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return seconds, energy(problem.edges, problem.costs, found.labels), peak / 1024
+    return seconds, found.energy, peak_mib() - before
+
+
+def peak_mib() -> float:
+    """Of this process; what ``getrusage`` tells began with its parent's peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def in_parts(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -171,10 +179,14 @@ def in_parts(options: argparse.Namespace) -> list[dict[str, Any]]:
     for num_edges in options.edges:
         for noise in NOISES:
             results = []
-            for whole in (True, False):
-                config = MulticutConfig(max_edges=num_edges * 2 if whole else max(1, num_edges // options.share))
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    results.append(pool.apply(one_in_parts, (num_edges, noise, config, whole)))
+            problem = planar(num_edges, noise)
+            with TemporaryDirectory() as folder:
+                file = Path(folder) / "problem.npz"
+                np.savez(file, edges=problem.edges, costs=problem.costs, points=problem.points)
+                for whole in (True, False):
+                    config = MulticutConfig(max_edges=num_edges * 2 if whole else max(1, num_edges // options.share))
+                    with multiprocessing.get_context("spawn").Pool(1) as pool:
+                        results.append(pool.apply(one_in_parts, (file, config, whole)))
             (whole_s, best, whole_mib), (parts_s, found, parts_mib) = results
             rows.append(
                 {

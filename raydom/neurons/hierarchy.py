@@ -28,7 +28,7 @@ from raydom.neurons.signed_graphs import (
 )
 from raydom.neurons.solvers import solve
 
-FINAL_EDGES = 4
+FINAL_EDGES = 16
 """Times ``max_edges``: the largest piece that Kernighan-Lin goes over at the end."""
 
 
