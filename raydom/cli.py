@@ -90,6 +90,9 @@ COMMANDS: dict[str, Command] = {
     "neurons segment": Command(
         commands.NeuronSegmentConfig, "raydom.cluster.commands:segment_neurons", "segment neurons by a multicut"
     ),
+    "neurons show": Command(
+        commands.NeuronShowConfig, "raydom.cluster.commands:show_neurons", "draw segmented neurons and what is wrong"
+    ),
     "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
     "neurons train": Command(
         commands.NeuronTrainConfig, "raydom.cluster.commands:train_neurons", "train a forest to tell borders of neurons"

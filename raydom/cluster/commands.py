@@ -309,6 +309,18 @@ def evaluate(config: commands.EvaluateConfig) -> int:
     return 0
 
 
+def show_neurons(config: commands.NeuronShowConfig) -> int:
+    """Draw segmented neurons, and tell how well their borders were judged."""
+    from raydom.report.segmented_neurons import show
+    from raydom.report.tables import show_table
+
+    path, tables = show(config)
+    for title, table in tables.items():
+        show_table(table, title=title)
+    Console(highlight=False).print(f"See {path}.", markup=False, soft_wrap=True)
+    return 0
+
+
 def train_neurons(config: commands.NeuronTrainConfig) -> int:
     """Train a forest that tells borders of neurons."""
     import pyarrow as pa

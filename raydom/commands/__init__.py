@@ -15,7 +15,7 @@ from raydom.commands.blocks import CompareConfig, DemoConfig, EvaluateConfig, Se
 from raydom.commands.collections import FindDomainsConfig, InfoConfig, IngestConfig, PackConfig, SynthesizeConfig
 from raydom.commands.domains import DomainsConfig, TargetFilter
 from raydom.commands.neuron_training import NeuronCompareConfig, NeuronTrainConfig, TruthConfig
-from raydom.commands.neurons import MembraneConfig, NeuronSegmentConfig
+from raydom.commands.neurons import MembraneConfig, NeuronSegmentConfig, NeuronShowConfig
 from raydom.commands.search import TUNED, SearchedTraining, TuneStyleConfig
 from raydom.commands.submission import JobsConfig, LogsConfig, StopConfig, SubmitConfig, check_submitted
 from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
@@ -44,6 +44,7 @@ __all__ = [
     "NetworkOptions",
     "NeuronCompareConfig",
     "NeuronSegmentConfig",
+    "NeuronShowConfig",
     "NeuronTrainConfig",
     "OutputAdversaryConfig",
     "PackConfig",

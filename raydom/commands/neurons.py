@@ -47,3 +47,36 @@ class NeuronSegmentConfig:
     images: ImageFilter = field(default_factory=ImageFilter)
     blocks: BlockConfig = field(default_factory=BlockConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeuronShowConfig:
+    """Draw segmented neurons: superpixels, how likely borders are, neurons and, with a truth, what is wrong."""
+
+    neurons: str
+    """Collection that raydom neurons segment wrote."""
+    collection: str
+    """Collection that was segmented; it has the truth, if there is one."""
+    image: str | None = None
+    """Image to draw. Default: the first."""
+    label: str | None = None
+    """Label of the collection that numbers the true neurons."""
+    zero: str | None = None
+    """What label 0 of it means: boundary (membranes, and what was not annotated) or background (an object like
+    others)."""
+    at: tuple[int, int] | None = None
+    """Row and column of the first pixel that is drawn. Default: those of a square in the middle."""
+    size_px: int = 512
+    """Side of the square that is drawn."""
+    plane: int | None = None
+    """Plane of a volume. Default: the middle one."""
+    out: str | None = None
+    """Picture to write. Default: neurons.png in the collection of neurons."""
+
+    def __post_init__(self) -> None:
+        require(self.size_px >= 16, f"size_px must be >= 16; got {self.size_px}.")
+        require(
+            (self.label is None) == (self.zero is None),
+            "--label and --zero belong together: the truth, and what its 0 means (boundary or background).",
+        )
+        require(self.zero in (None, "boundary", "background"), f"zero is boundary or background; got {self.zero!r}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -163,8 +163,8 @@ class JobPlan:
     stages: dict[str, list[Task]]
     """By kind, in their order: of an image, each waits for those before it."""
     model: Model | None = None
-    tables: dict[str, str] = field(default_factory=dict)
-    """The tables that the output has of each image, and the stage that writes them."""
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The tables that the output has of an image for which one of these stages is done; finish: that is whole."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -210,7 +210,7 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
         "version": BLOCK_VERSION,
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
-    tables = {"objects": "finish", "merges": "number"} if makes_objects else {}
+    tables = {"objects": ("finish",), "merges": ("number",)} if makes_objects else {}
     plan = JobPlan(job, settings, {kind: [] for kind in STAGES}, model, tables)
     stages = plan.stages
     for image in images:

@@ -145,7 +145,7 @@ def plan_neurons(job: NeuronJob, number: int = 0) -> JobPlan:
         "version": NEURON_VERSION,
     }
     recipe = fingerprint({k: v for k, v in settings.items() if k not in ("collection", "boundary", "images")})
-    tables = dict.fromkeys(("edges", SUPERPIXELS), "solve") | {"merges": "number"}
+    tables = dict.fromkeys(("edges", SUPERPIXELS), ("solve", "finish")) | {"merges": ("number",)}
     stages: dict[str, list[Task]] = {kind: [] for kind in STAGES}
     for image in job.chosen_images():
         record = image.record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import fields
 from typing import Any
 
@@ -54,13 +54,12 @@ def table_uri(out: str, name: str, image_id: str) -> str:
     return files.join(out, name, f"{image_id}.parquet")
 
 
-def keep_tables(out: str, kept: Mapping[str, Set[str]]) -> None:
-    """Remove the tables of other images than these, by name of the table: of what an earlier run made of them."""
-    for name, image_ids in kept.items():
-        wanted = {table_uri(out, name, image_id) for image_id in image_ids}
-        for uri in files.list_files(files.join(out, name), ".parquet"):
-            if uri not in wanted:
-                files.remove(uri)
+def keep_tables(out: str, name: str, kept: Set[str]) -> None:
+    """Remove the tables of that name of other images than these: of what an earlier run made of them."""
+    wanted = {table_uri(out, name, image_id) for image_id in kept}
+    for uri in files.list_files(files.join(out, name), ".parquet"):
+        if uri not in wanted:
+            files.remove(uri)
 
 
 def object_table(image_id: str, parts: Parts, shape: tuple[int, int], pixel_size_um: float | None) -> pa.Table:

@@ -307,7 +307,8 @@ def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
     ]
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
     whole = {record.image_id for record in records}
-    keep_tables(plan.job.out, {name: whole if kind == "finish" else ready(kind) for name, kind in plan.tables.items()})
+    for name, kinds in plan.tables.items():
+        keep_tables(plan.job.out, name, set().union(*(whole if kind == "finish" else ready(kind) for kind in kinds)))
     of_images = (
         r for r in done if r.image_id in whole and (r.kind in ("number", "solve") or (r.kind == "block" and r.record))
     )

@@ -79,6 +79,7 @@ def test_an_image_of_one_cell_is_done_at_once_and_alike(tmp_path, make_collectio
     assert report.ok and report.num_images == 2
     kinds = {receipt.kind for receipt in report.job.folder.read_receipts().values() if receipt.image_id == "a"}
     assert kinds == {"block"}
+    assert set(table(tmp_path / "o", "edges")["image_id"]) == {"a", "b"}
     assert table(tmp_path / "o", "superpixels")["neuron"].max() == max(made(tmp_path / "o", i)[2].max() for i in "ab")
 
 
