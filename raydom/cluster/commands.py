@@ -347,7 +347,7 @@ def compare_neurons(config: commands.NeuronCompareConfig) -> int:
     from raydom.training.scenarios import TABLE
 
     table = scenario_table(compare_scenarios(config))
-    show_table(table, title=f"trained on {config.collection}, scored on {config.test}: mean ± deviation over seeds")
+    show_table(table, title=f"trained on {config.collection}: mean ± deviation over seeds")
     Console(highlight=False).print(
         f"A row a forest: {files.join(config.out, TABLE)}; see {PICTURE} beside it.", markup=False, soft_wrap=True
     )

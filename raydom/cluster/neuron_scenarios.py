@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raydom.cluster.neuron_training import ask_about, each, make_graphs, num_threads
 from raydom.commands import NeuronCompareConfig
+from raydom.config import ImageFilter
 from raydom.inference.progress import ProgressReport
 from raydom.report.scenarios import scenario_figure
 from raydom.storage import files
@@ -24,7 +25,7 @@ def compare_scenarios(config: NeuronCompareConfig) -> list[dict[str, Any]]:
     stay in it.
 
     Returns:
-        The rows that were asked for, scenario after scenario.
+        The rows that were asked for, scenario after scenario, seed after seed, a row a test collection.
 
     Raises:
         ConfigError: For what cannot be done, before anything is computed.
@@ -33,19 +34,23 @@ def compare_scenarios(config: NeuronCompareConfig) -> list[dict[str, Any]]:
     plan = plan_comparison(config)
     there = rows_there(plan.out)
     trials = plan.trials()
-    missing = [trial for trial in trials if trial.fingerprint not in there]
+    missing = [trial for trial in trials if any(hashed not in there for _, hashed in trial.fingerprints)]
     if missing:
-        sources = (*plan.sources, plan.test)
-        boundaries = ask_about(sources, plan.out, config.membranes, config.images, config.blocks, config.run)
+        test_images = ImageFilter(keep=config.test_keep)
+        boundaries = {
+            uri: told
+            for sources, images in ((plan.sources, config.images), (plan.tests, test_images))
+            for uri, told in ask_about(sources, plan.out, config.membranes, images, config.blocks, config.run).items()
+        }
         tasks = plan.tasks(boundaries)
         make_graphs(plan.recipe, [task for image in tasks.values() for task in image], config.run)
         uris = {image: tuple(task.uri for task in found) for image, found in tasks.items()}
         trainer = Trainer(config, uris, num_threads(config.run) if config.run.serial else 1)
         with ProgressReport("forests", len(missing), "forests", config.run.quiet) as progress:
-            for row in each(trainer, missing, config.run):
-                there[row["fingerprint"]] = row
+            for rows in each(trainer, missing, config.run):
+                there |= {row["fingerprint"]: row for row in rows}
                 write_table(files.join(plan.out, TABLE), pa.Table.from_pylist(list(there.values()), schema=SCHEMA))
                 progress.update()
-    rows = [there[trial.fingerprint] for trial in trials]
-    scenario_figure(rows, f"trained on {config.collection}, scored on {config.test}", files.join(plan.out, PICTURE))
-    return rows
+    asked = [there[hashed] for trial in trials for _, hashed in trial.fingerprints]
+    scenario_figure(asked, f"trained on {config.collection}", files.join(plan.out, PICTURE))
+    return asked

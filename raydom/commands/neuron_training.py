@@ -87,9 +87,9 @@ class NeuronCompareConfig:
     """Labelled collection to train on."""
     augment: tuple[str, ...] = field(metadata={"repeat": True})
     """Collection that raydom stylize made of it, of one style; may be given several times."""
-    test: str
-    """Labelled collection to score on; its images are as large as a square of superpixels (--superpixels.cell-px) or
-    smaller."""
+    test: tuple[str, ...] = field(metadata={"repeat": True})
+    """Labelled collection to score on, of the same domain or another; its images are as large as a square of
+    superpixels (--superpixels.cell-px) or smaller. May be given several times."""
     out: str
     """Folder for comparison.parquet, comparison.png and what is kept of the images."""
     truth: TruthConfig
@@ -115,6 +115,7 @@ class NeuronCompareConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.augment), "compare needs at least one --augment COLLECTION, made by raydom stylize.")
+        require(bool(self.test), "compare needs at least one --test COLLECTION with labels.")
         require(self.seeds >= 1, f"seeds must be >= 1; got {self.seeds}.")
         for condition in self.test_keep:
             Condition.parse(condition)

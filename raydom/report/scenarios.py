@@ -1,4 +1,4 @@
-"""What stylised images were worth in training, as a table and a picture: mean and deviation over seeds a scenario."""
+"""What stylised images were worth in training, as table and picture: mean and deviation over seeds of each scenario."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
+from matplotlib.axes import Axes
 
 from raydom.storage import files
 
@@ -27,39 +28,37 @@ SPREAD = 0.25
 
 
 def scenario_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """A row a scenario, in the order in which they come first: scores as ``mean ± deviation`` over its seeds."""
+    """A row a test collection and scenario, in the order in which they come first: scores as ``mean ± deviation`` over
+    the seeds."""
     lines = []
-    for name, members in _by_scenario(rows).items():
-        line: dict[str, Any] = {"scenario": name, "images": members[0]["images"], "edges": members[0]["edges"]}
-        line["seeds"] = len(members)
-        for score in ("oob_auc", *TITLES, "vi"):
-            line[score] = _told([row[score] for row in members])
-        lines.append(line)
+    for test, scenarios in _grouped(rows).items():
+        for name, members in scenarios.items():
+            line: dict[str, Any] = {"test": test, "scenario": name, "images": members[0]["images"]}
+            line |= {"edges": members[0]["edges"], "seeds": len(members)}
+            lines.append(line | {score: _told([row[score] for row in members]) for score in ("oob_auc", *TITLES, "vi")})
     return pa.Table.from_pylist(lines)
 
 
 def scenario_figure(rows: Sequence[Mapping[str, Any]], title: str, uri: str) -> None:
-    """Draw the errors of each scenario, with a point a seed, and mean and deviation.
+    """Draw the errors of each scenario, a row of panels a test collection: a point a seed, and mean and deviation; a
+    line where the first scenario is.
 
     Args:
         rows: See ``training.scenarios.SCHEMA``.
         title: Of the picture.
         uri: PNG to write.
     """
-    groups = _by_scenario(rows)
-    places = np.arange(len(groups))
-    figure, axes = plt.subplots(1, len(TITLES), figsize=(3.2 * len(TITLES), 1.2 + 0.34 * len(groups)), sharey=True)
-    for axis, (score, label) in zip(axes, TITLES.items(), strict=True):
-        for place, members in zip(places, groups.values(), strict=True):
-            values = [row[score] for row in members]
-            apart = np.linspace(-SPREAD, SPREAD, len(values)) if len(values) > 1 else [0.0]
-            axis.scatter(values, place + np.asarray(apart), s=10, color="0.6")
-            spread = stdev(values) if len(values) > 1 else 0.0
-            axis.errorbar(fmean(values), place, xerr=spread, fmt="o", color="C0", capsize=4, markersize=5)
-        axis.axvline(fmean(row[score] for row in next(iter(groups.values()))), color="0.8", linewidth=1, zorder=0)
-        axis.set_xlabel(label)
-    axes[0].set_yticks(places, list(groups))
-    axes[0].invert_yaxis()
+    groups = _grouped(rows)
+    longest = max(map(len, groups.values()))
+    size = (3.2 * len(TITLES), (1.2 + 0.3 * longest) * len(groups))
+    figure, axes = plt.subplots(len(groups), len(TITLES), figsize=size, sharey="row", squeeze=False)
+    for line, (test, scenarios) in zip(axes, groups.items(), strict=True):
+        for axis, (score, label) in zip(line, TITLES.items(), strict=True):
+            _panel(axis, [[row[score] for row in members] for members in scenarios.values()])
+            axis.set_xlabel(label)
+        line[0].set_yticks(range(len(scenarios)), list(scenarios))
+        line[0].set_ylabel(f"scored on {test}")
+        line[0].invert_yaxis()
     figure.suptitle(title, fontsize=9)
     figure.tight_layout()
     sink = io.BytesIO()
@@ -68,10 +67,20 @@ def scenario_figure(rows: Sequence[Mapping[str, Any]], title: str, uri: str) -> 
     files.write_bytes_atomic(uri, sink.getvalue())
 
 
-def _by_scenario(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+def _panel(axis: Axes, scenarios: Sequence[Sequence[float]]) -> None:
+    for place, values in enumerate(scenarios):
+        apart = np.linspace(-SPREAD, SPREAD, len(values)) if len(values) > 1 else np.zeros(1)
+        axis.scatter(values, place + apart, s=10, color="0.6")
+        spread = stdev(values) if len(values) > 1 else 0.0
+        axis.errorbar(fmean(values), place, xerr=spread, fmt="o", color="C0", capsize=4, markersize=5)
+    axis.axvline(fmean(scenarios[0]), color="0.8", linewidth=1, zorder=0)
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """By test collection and scenario."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
-        found.setdefault(row["scenario"], []).append(row)
+        found.setdefault(row["test"], {}).setdefault(row["scenario"], []).append(row)
     return found
 
 

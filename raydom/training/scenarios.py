@@ -18,6 +18,7 @@ from raydom.commands import NeuronCompareConfig
 from raydom.config import fingerprint, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.images.partition_metrics import partition_scores, partition_sums
+from raydom.neurons.forest import EdgeForest
 from raydom.storage import files
 from raydom.storage.collection import open_collection
 from raydom.storage.tables import read_table
@@ -41,6 +42,7 @@ SCORES = ("rand_error", "rand_index_error", "vi_split", "vi_merge", "vi")
 """Of the test images together: adapted Rand error, Rand error, variation of information."""
 SCHEMA = pa.schema(
     [
+        ("test", pa.string()),
         ("scenario", pa.string()),
         ("seed", pa.int64()),
         ("images", pa.int64()),
@@ -52,9 +54,8 @@ SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
     ]
 )
-"""A row a forest: the images that it was trained on, its edges and the share of true boundaries among them, and what
-came out; ``fingerprint`` hashes all that the row depends on."""
-TEST = "test"
+"""A row a forest and test collection: the images that it was trained on, its edges and the share of true boundaries
+among them, and what came out; ``fingerprint`` hashes all that the row depends on."""
 KEPT_GRAPHS = 512
 """Graphs that a worker keeps in memory for the next forest."""
 
@@ -74,7 +75,8 @@ class Trial:
 
     scenario: Scenario
     seed: int
-    fingerprint: str
+    fingerprints: tuple[tuple[str, str], ...]
+    """Test collection, and hash of all that the row of it depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class ComparisonPlan:
     config: NeuronCompareConfig
     sources: tuple[TrainingImages, ...]
     """The originals first, then each style."""
-    test: TrainingImages
+    tests: tuple[TrainingImages, ...]
+    """Their style is ``test_name``."""
     scenarios: tuple[Scenario, ...]
     model_hash: str | None
 
@@ -101,26 +104,28 @@ class ComparisonPlan:
         """All forests, scenario after scenario."""
         config = self.config
         shared = fingerprint(
-            GRAPH_VERSION, to_dict(self.recipe), to_dict(config.truth), to_dict(config.multicut), told([self.test]),
-            config.test_label, self.model_hash, to_dict(replace(config.forest, seed=0)),
+            GRAPH_VERSION, to_dict(self.recipe), to_dict(config.truth), to_dict(config.multicut), config.test_label,
+            self.model_hash, to_dict(replace(config.forest, seed=0)),
         )  # fmt: skip
         known = told(self.sources)
+        tests = [(str(test.style), told([test])) for test in self.tests]
         trials = []
         for scenario in self.scenarios:
             images = [[style, image_id, known[style or "originals"][image_id]] for style, image_id in scenario.chosen]
             for seed in range(config.forest.seed, config.forest.seed + config.seeds):
-                trials.append(Trial(scenario, seed, fingerprint(shared, scenario.name, images, seed)))
+                own = tuple((test, fingerprint(shared, scenario.name, images, seed, of)) for test, of in tests)
+                trials.append(Trial(scenario, seed, own))
         return trials
 
     def tasks(self, boundaries: Mapping[str, str]) -> dict[tuple[str | None, str], list[GraphTask]]:
-        """The squares of each image, by style (that of test images is ``TEST``) and id; ``boundaries`` as in
+        """The squares of each image, by style (``test_name`` of test images) and id; ``boundaries`` as in
         ``ForestPlan.tasks``."""
         folder = files.join(self.out, GRAPHS)
         found = {}
-        for style, source in [*((one.style, one) for one in self.sources), (TEST, self.test)]:
+        for source in (*self.sources, *self.tests):
             images = with_boundaries(source, boundaries.get(source.collection)).images
             for one in images:
-                found[style, one.image.image_id] = graph_tasks(one, self.recipe, folder)
+                found[source.style, one.image.image_id] = graph_tasks(one, self.recipe, folder)
         return found
 
 
@@ -135,15 +140,19 @@ def plan_comparison(config: NeuronCompareConfig) -> ComparisonPlan:
     everything = all_sources(originals, replace(config, select=()))
     selected = all_sources(originals, config) if config.select else ()
     test_truth = replace(config.truth, label=config.test_label or config.truth.label)
-    test_images = open_collection(config.test).filter(keep=config.test_keep)
-    test = TrainingImages(TEST, test_images.uri, labelled_images(test_images, test_truth, config.membranes))
-    if any(one.style == TEST for one in everything):
-        raise ConfigError(f"a style cannot be called {TEST}: rename the folder of that collection.")
-    images = [one.image for source in (*everything, test) for one in source.images]
+    tests = tuple(
+        TrainingImages(test_name(chosen.uri), chosen.uri, labelled_images(chosen, test_truth, config.membranes))
+        for chosen in (open_collection(uri).filter(keep=config.test_keep) for uri in config.test)
+    )
+    if len({test.style for test in tests}) < len(tests):
+        raise ConfigError(
+            f"two collections of --test have the same name: {', '.join(config.test)}. Rename the folders."
+        )
+    images = [one.image for source in (*everything, *tests) for one in source.images]
     check_planes(images)
     common_pixel_size(images)
     cell_px = config.neurons.superpixels.cell_px
-    largest = max((one.image for one in test.images), key=lambda image: max(image.plane_shape))
+    largest = max((one.image for test in tests for one in test.images), key=lambda image: max(image.plane_shape))
     if max(largest.plane_shape) > cell_px:
         side = -(-max(largest.plane_shape) // 32) * 32
         raise ConfigError(
@@ -151,8 +160,13 @@ def plan_comparison(config: NeuronCompareConfig) -> ComparisonPlan:
             f"{cell_px} px. Give --superpixels.cell-px {side}, or smaller test images (raydom pack --crop)."
         )
     return ComparisonPlan(
-        config, everything, test, _scenarios(config, everything, selected), model_hash(config.membranes)
+        config, everything, tests, _scenarios(config, everything, selected), model_hash(config.membranes)
     )
+
+
+def test_name(uri: str) -> str:
+    """What a test collection is called among the styles: no folder's name has a slash."""
+    return f"test/{uri.rstrip('/').rsplit('/', 1)[-1]}"
 
 
 def _scenarios(
@@ -195,8 +209,8 @@ class Trainer:
     """Files with the graphs of the squares of each image, by style and id."""
     num_threads: int
 
-    def __call__(self, trial: Trial) -> dict[str, Any]:
-        """The row of a trial.
+    def __call__(self, trial: Trial) -> list[dict[str, Any]]:
+        """The rows of a trial, one for each test collection.
 
         Raises:
             DataError: Naming the scenario, if nothing can be learned from its images.
@@ -209,25 +223,25 @@ class Trainer:
             trained = fit_forest(learned, names, replace(config.forest, seed=trial.seed), self.num_threads)
         except DataError as error:
             raise DataError(f"scenario {trial.scenario.name}: {error}") from error
+        rows = []
+        for test, hashed in trial.fingerprints:
+            row: dict[str, Any] = {"test": test.removeprefix("test/"), "scenario": trial.scenario.name}
+            row |= {"seed": trial.seed, "images": len(trial.scenario.chosen)}
+            row |= {name: trained.row[name] for name in ("edges", "cut", "oob_auc")}
+            row |= self._scores(trained.forest, test)
+            rows.append({**row, "seconds": time.perf_counter() - began, "fingerprint": hashed})
+        return rows
+
+    def _scores(self, forest: EdgeForest, test: str) -> dict[str, float]:
+        """Of the test images together."""
+        ignored = self.config.truth.zero == "boundary"
         total: dict[str, float] = {}
-        for (style, _), uris in self.graphs.items():
-            if style != TEST:
-                continue
-            for uri in uris:
-                graph = _read(uri)
-                found = graph.segmented(trained.forest, config.multicut, self.num_threads)
-                sums = partition_sums(found, ignore_background=config.truth.zero == "boundary")
-                total = {name: total.get(name, 0) + value for name, value in sums.items()}
+        for uri in (uri for (style, _), uris in self.graphs.items() if style == test for uri in uris):
+            found = _read(uri).segmented(forest, self.config.multicut, self.num_threads)
+            sums = partition_sums(found, ignore_background=ignored)
+            total = {name: total.get(name, 0) + value for name, value in sums.items()}
         scores = partition_scores(total)
-        return {
-            "scenario": trial.scenario.name,
-            "seed": trial.seed,
-            "images": len(trial.scenario.chosen),
-            **{name: trained.row[name] for name in ("edges", "cut", "oob_auc")},
-            **{name: scores[name] for name in SCORES},
-            "seconds": time.perf_counter() - began,
-            "fingerprint": trial.fingerprint,
-        }
+        return {name: scores[name] for name in SCORES}
 
 
 @functools.lru_cache(maxsize=KEPT_GRAPHS)

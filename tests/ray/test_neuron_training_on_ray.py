@@ -25,7 +25,7 @@ def test_forest_and_scores_are_those_of_one_process(ray_session, tmp_path, make_
     for name, run in (("ray", RunConfig(quiet=True, workers=2)), ("serial", RunConfig(quiet=True, serial=True))):
         out = str(tmp_path / name)
         forests.append(train_forest(NeuronTrainConfig(out=out, neurons=cells[64], run=run, **shared)))
-        config = NeuronCompareConfig(out=f"{out}-c", test=test, seeds=1, neurons=cells[128], run=run, **shared)
+        config = NeuronCompareConfig(out=f"{out}-c", test=(test,), seeds=1, neurons=cells[128], run=run, **shared)
         tables.append([{**row, "seconds": 0} for row in compare_scenarios(config)])
     assert forests[0].content_hash == forests[1].content_hash
     assert tables[0] == tables[1] and len(tables[0]) == 4

@@ -141,18 +141,20 @@ def test_what_cannot_be_learned_from_is_refused(sections, make_collection, tmp_p
 
 def test_scenarios_are_scored_as_a_segmentation_is_and_rows_are_made_once(sections, tmp_path, monkeypatch):
     train_uri, test_uri = sections("train"), sections("test", ids=("s2", "s3"))
+    other = sections("other", ids=("s3",), change=lambda pixels: pixels // 3)
     dark = sections("dark", change=lambda pixels: (pixels * 0.6).astype(np.uint8))
     noisy = sections("noisy", change=lambda pixels: pixels ^ 31)
     config = NeuronCompareConfig(
-        collection=train_uri, augment=(dark, noisy), test=test_uri, out=str(tmp_path / "table"), seeds=2,
+        collection=train_uri, augment=(dark, noisy), test=(test_uri, other), out=str(tmp_path / "table"), seeds=2,
         select=("style=dark",), truth=TruthConfig(zero="boundary"), neurons=NEURONS, forest=ForestConfig(trees=10),
         run=HERE,
     )  # fmt: skip
     rows = compare_scenarios(config)
     names = ["original", "stylised", "original + all", "selected", "original + selected", "original + dark",
              "original + noisy"]  # fmt: skip
-    assert [row["scenario"] for row in rows] == [name for name in names for _ in range(2)]
-    by = {(row["scenario"], row["seed"]): row for row in rows}
+    assert [row["scenario"] for row in rows] == [name for name in names for _ in range(4)]
+    assert [row["test"] for row in rows] == ["test", "other"] * 14
+    by = {(row["scenario"], row["seed"]): row for row in rows if row["test"] == "test"}
     assert [by[name, 0]["images"] for name in names] == [2, 4, 6, 2, 4, 4, 4]
     assert {**by["original + selected", 1], "scenario": "", "seconds": 0, "fingerprint": ""} == {
         **by["original + dark", 1], "scenario": "", "seconds": 0, "fingerprint": "",
@@ -168,8 +170,8 @@ def test_scenarios_are_scored_as_a_segmentation_is_and_rows_are_made_once(sectio
     monkeypatch.setattr("raydom.training.scenarios.Trainer.__call__", nothing)
     assert compare_scenarios(config) == rows
     monkeypatch.undo()
-    assert len(compare_scenarios(replace(config, seeds=3, style=("dark",), select=()))) == 4 * 3
-    assert pq.read_table(tmp_path / "table" / "comparison.parquet").num_rows == 14 + 4
+    assert len(compare_scenarios(replace(config, seeds=3, style=("dark",), select=()))) == 4 * 3 * 2
+    assert pq.read_table(tmp_path / "table" / "comparison.parquet").num_rows == (14 + 4) * 2
     with pytest.raises(ConfigError, match="no collection of --augment is called brick; there is dark, noisy"):
         compare_scenarios(replace(config, style=("brick",)))
     with pytest.raises(ConfigError, match="cell-px 96"):
