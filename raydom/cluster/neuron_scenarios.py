@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydom.cluster.neuron_training import ask_about, each, make_graphs, num_threads
+from raydom.cluster.neuron_training import ask_about, check_memory, each, make_graphs, num_threads
 from raydom.commands import NeuronCompareConfig
 from raydom.config import ImageFilter
 from raydom.inference.progress import ProgressReport
@@ -32,6 +32,7 @@ def compare_scenarios(config: NeuronCompareConfig) -> list[dict[str, Any]]:
         DataError: For images that nothing can be learned from.
     """
     plan = plan_comparison(config)
+    check_memory(plan.recipe, (*plan.sources, *plan.tests), config.run)
     there = rows_there(plan.out)
     trials = plan.trials()
     missing = [trial for trial in trials if any(hashed not in there for _, hashed in trial.fingerprints)]

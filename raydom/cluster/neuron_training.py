@@ -11,7 +11,9 @@ from raydom.cluster.neurons import ask_model
 from raydom.cluster.tasks import map_on_ray
 from raydom.commands import MembraneConfig, NeuronTrainConfig
 from raydom.config import BlockConfig, ForestSpec, ImageFilter, RunConfig
-from raydom.errors import ClusterError, DataError
+from raydom.errors import ClusterError, ConfigError, DataError
+from raydom.inference.memory import allowed_gib
+from raydom.inference.neuron_job import needed_gib
 from raydom.inference.progress import ProgressReport
 from raydom.storage import files
 from raydom.storage.model_run import ModelRun, begin_model_run, withdraw_model_run, write_model_run
@@ -33,6 +35,7 @@ def train_forest(config: NeuronTrainConfig) -> ModelRun[ForestSpec]:
         DataError: For images that nothing can be learned from.
     """
     plan = plan_forest(config)
+    check_memory(plan.recipe, plan.sources, config.run)
     finished = begin_model_run(plan.out, plan.settings())
     if finished is not None:
         return finished  # type: ignore[return-value]
@@ -51,6 +54,25 @@ def train_forest(config: NeuronTrainConfig) -> ModelRun[ForestSpec]:
     run = write_model_run(plan.out, plan.spec(names), trained.forest.to_arrays(), plan.settings(), [row])
     files.remove(files.join(plan.out, GRAPHS))
     return run
+
+
+def check_memory(recipe: GraphRecipe, sources: Sequence[TrainingImages], run: RunConfig) -> None:
+    """Refuse squares that do not fit the memory of a worker.
+
+    Raises:
+        ConfigError: With what the largest needs and what is allowed.
+    """
+    allowed = allowed_gib(run)
+    if allowed is None:
+        return
+    for image in (one.image for source in sources for one in source.images):
+        needed = needed_gib(recipe.neurons, image)
+        if needed > allowed:
+            raise ConfigError(
+                f"{image.uri}: a square of {recipe.neurons.superpixels.cell_px} px of {image.num_planes} planes needs "
+                f"about {needed:.2g} GiB and a worker may use {allowed:.2g} GiB. Choose a smaller "
+                "--superpixels.cell-px, or allow more with --memory-gib or fewer --workers."
+            )
 
 
 def make_graphs(recipe: GraphRecipe, tasks: Sequence[GraphTask], run: RunConfig) -> float:

@@ -11,7 +11,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-from raydom.config import BlockConfig, ForestSpec, ImageFilter, MulticutConfig, RunConfig, fingerprint, to_dict
+from raydom.config import (
+    BlockConfig,
+    ForestSpec,
+    ImageFilter,
+    MulticutConfig,
+    NeuronConfig,
+    RunConfig,
+    fingerprint,
+    to_dict,
+)
 from raydom.errors import ConfigError
 from raydom.images.tiles import cut_blocks
 from raydom.inference.job import JobPlan
@@ -239,17 +248,20 @@ def check_neuron_memory(job: NeuronJob, run: RunConfig) -> None:
     allowed = allowed_gib(run)
     if allowed is None:
         return
-    neurons = job.spec.neurons
-    context = context_px(neurons.evidence)
     for image in job.chosen_images():
-        planes = math.prod(image.spatial_shape[:-2])
-        cell = neurons.superpixels.cell_px + 2 * (neurons.superpixels.halo_px + context)
-        block = job.blocks.block_size + 1 + 2 * context
-        seen = max(math.prod(min(side, size) for size in image.plane_shape) for side in (cell, block))
-        needed = seen * planes * BYTES_PER_PX / 2**30
+        needed = needed_gib(job.spec.neurons, image, job.blocks.block_size)
         if needed > allowed:
             raise ConfigError(
-                f"{image.image_id}: a block of {job.blocks.block_size} px of {planes} planes needs about {needed:.2g} "
-                f"GiB and a worker may use {allowed:.2g} GiB. Choose a smaller --block-size (and a forest of smaller "
-                "--superpixels.cell-px), or allow more with --memory-gib or fewer --workers."
+                f"{image.image_id}: a block of {job.blocks.block_size} px of {image.num_planes} planes needs about "
+                f"{needed:.2g} GiB and a worker may use {allowed:.2g} GiB. Choose a smaller --block-size (and a forest "
+                "of smaller --superpixels.cell-px), or allow more with --memory-gib or fewer --workers."
             )
+
+
+def needed_gib(neurons: NeuronConfig, image: Image, block_size: int = 0) -> float:
+    """About what is held at once of a cell of an image, or of a block if that is larger, GiB."""
+    context = context_px(neurons.evidence)
+    cell = neurons.superpixels.cell_px + 2 * (neurons.superpixels.halo_px + context)
+    block = block_size + 1 + 2 * context
+    seen = max(math.prod(min(side, size) for size in image.plane_shape) for side in (cell, block))
+    return seen * image.num_planes * BYTES_PER_PX / 2**30

@@ -119,6 +119,7 @@ def test_what_cannot_be_learned_from_is_refused(sections, make_collection, tmp_p
 
     refused(DataError, "none of 2 images has labels 'cells'", truth=TruthConfig(zero="boundary", label="cells"))
     refused(ConfigError, "there is no --channel 1", membranes=MembraneConfig(channel=1))
+    refused(ConfigError, "square of 96 px of 1 planes needs about", run=replace(HERE, memory_gib=1e-4))
     others = sections("others", ids=("s2", "s3"))
     refused(ConfigError, "no version of an image that is trained on: it has s2, s3, and .* s0, s1", augment=(others,))
     refused(ConfigError, "two collections of --augment are called train", augment=(collection, collection))
