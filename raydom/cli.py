@@ -22,6 +22,7 @@ from typing import Any
 
 from raydom import commands
 from raydom.config import from_dict
+from raydom.config.secrets import check_no_secrets
 from raydom.errors import ClusterError, ConfigError, DataError, DivergedError, StoppedError
 
 
@@ -213,7 +214,9 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
             place = place.setdefault(step, {})
         words = option.comma and isinstance(value, str)
         place[option.path[-1]] = [word for word in value.split(",") if word] if words else value
-    return from_dict(command.config, values)
+    config: Any = from_dict(command.config, values)
+    check_no_secrets(config)
+    return config
 
 
 @dataclass(frozen=True, slots=True)

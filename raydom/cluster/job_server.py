@@ -13,7 +13,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from raydom.cluster.secrets import redacted
+from raydom.config.secrets import redacted
 from raydom.errors import ClusterError, ConfigError
 
 REQUEST_S = 60.0

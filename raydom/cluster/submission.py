@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from raydom.cluster.environment import passed_environment
 from raydom.cluster.job_server import AwayError, JobServer, JobUnknownError
 from raydom.cluster.package import pack_folder
 from raydom.cluster.retries import Submission, exit_code
-from raydom.cluster.secrets import check_text, check_words, passed_environment, redacted
 from raydom.commands import JobsConfig, LogsConfig, StopConfig, SubmitConfig
+from raydom.config.secrets import redacted
 from raydom.errors import ClusterError, ConfigError, StoppedError
 from raydom.report.tables import show_table
 
@@ -31,7 +32,6 @@ T = TypeVar("T")
 
 def submit(config: SubmitConfig) -> int:
     """Submit a job; with ``wait`` or ``retries`` follow it to its end, and return its exit code."""
-    check_words(config.job)
     variables = passed_environment(config.env, os.environ)
     here, installed = Path.cwd(), Path(__file__).parents[1]
     words, configurations = _shipped_configurations(config.job, here)
@@ -136,7 +136,6 @@ def _shipped_configurations(words: Sequence[str], here: Path) -> tuple[list[str]
             changed.append(word)
             continue
         path = (here / value).resolve()
-        check_text(path.read_text(), str(path))
         inside = path.is_relative_to(here.resolve())
         name = path.relative_to(here.resolve()).as_posix() if inside else f"raydom-config/{path.name}"
         found[name] = path

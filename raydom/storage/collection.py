@@ -23,6 +23,7 @@ from raydom.config import Condition
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.columns import columns_of, extra_columns, extras_of, matching
+from raydom.storage.names import check_manifest_names
 from raydom.storage.packed import PackedLevels, is_packed
 from raydom.storage.tables import read_table, write_table
 from raydom.storage.zarr_images import (
@@ -540,6 +541,7 @@ def _checked(table: pa.Table, where: str) -> pa.Table:
         raise DataError(f"{where}: written by another version of raydom ({len(levels)} percentiles); ingest again.")
     extra = extra_columns(table, SCHEMA.names, where)
     own = table.select(SCHEMA.names).cast(SCHEMA)
+    check_manifest_names(own, where)
     for name in extra.column_names:
         own = own.append_column(name, extra[name])
     return own

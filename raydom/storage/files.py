@@ -42,6 +42,8 @@ def safe_name(text: str) -> str:
 
 def safe_stem(uri: str) -> str:
     """The name of a file without folders and suffix, with such characters only."""
+    within = (link for link in uri.split("::") if link.partition("://")[2])  # of zip://a.tif::b.zip what is in it
+    uri = next(within, uri)
     name = uri.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return safe_name(re.sub(r"(\.ome)?\.[^.]+$", "", name, flags=re.IGNORECASE) or name)
 
@@ -156,7 +158,9 @@ def _kind(fs: Any, entry: dict[str, Any]) -> str:
 def glob(pattern: str) -> list[str]:
     """URIs that match a pattern with ``*``, ``?``, ``[...]`` and ``**``, sorted."""
     fs, path = file_system(pattern)
-    return sorted(fs.unstrip_protocol(found) if is_url(pattern) else found for found in fs.glob(path))
+    first, *archives = pattern.split("::")  # zip://*.tif::b.zip: what is found is in b.zip
+    within = "".join(f"::{archive}" for archive in archives) if first.partition("://")[2] else ""
+    return sorted(fs.unstrip_protocol(found) + within if is_url(pattern) else found for found in fs.glob(path))
 
 
 def read_json(uri: str) -> Any:

@@ -26,6 +26,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
+from raydom.storage.names import check_paths
 from raydom.types import Region
 
 SMALLEST_LEVEL_PX = 512
@@ -235,6 +236,7 @@ def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
             f"{where}: no OME-Zarr 0.4 or 0.5 image ({type(error).__name__}: {error}); "
             "name the group that has the multiscales metadata (for a plate: one of its fields)."
         ) from error
+    check_paths(paths, where)
     sides = (lengths["y"], lengths["x"]) if "y" in lengths and "x" in lengths else None
     return Multiscale("".join(axes), paths, sides, lengths.get("z"), channels)
 
@@ -249,7 +251,9 @@ def list_labels(uri: str) -> tuple[str, ...]:
     """Names of the labels of an image, in the order of its metadata."""
     if not any(files.exists(files.join(uri, "labels", name)) for name in ("zarr.json", ".zattrs")):
         return ()
-    return tuple(_attributes(uri, "labels").get("labels", ()))
+    names = tuple(str(name) for name in _attributes(uri, "labels").get("labels", ()))
+    check_paths(names, uri)
+    return names
 
 
 def open_array(uri: str, array_path: str, mode: str = "r") -> zarr.Array:

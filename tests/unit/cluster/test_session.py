@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 
 from raydom.cluster import session
@@ -22,3 +24,29 @@ def test_a_ray_that_does_not_start_or_answer_is_told_with_the_remedy(monkeypatch
     monkeypatch.setenv("PYTHONPATH", "")  # the session changes it
     with pytest.raises(error, match=told), session.ray_session(RunConfig(address=address)):
         pass
+
+
+def test_an_embedded_ray_opens_no_dashboard_and_a_handler_of_sigterm_outlives_it(monkeypatch):
+    given = {}
+
+    def init(**options):
+        given.update(options)
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
+
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(session.ray, "init", init)
+    monkeypatch.setattr(session.ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ours(*_):
+        pass
+
+    try:
+        signal.signal(signal.SIGTERM, ours)
+        with session.ray_session(RunConfig()):
+            assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert given["include_dashboard"] is False and given["address"] == "local"

@@ -142,7 +142,7 @@ def test_a_job_is_looked_at_before_it_is_sent(capsys, monkeypatch, tmp_path):
         (["sgment"], "'sgment' is no job to submit"),
         (["jobs"], "'jobs' is no job to submit"),
         (["evaluate", "--prediction", "p", "--truth", "/t"], "would write to 'p'"),
-        ([*segment, "s3://me:pw@b/x"], "word 7 of the job holds what looks like a key"),
+        ([*segment, "s3://me:pw@b/x"], "out holds what looks like a key"),
         ([*segment, "s3://b/x", "--style", "s.png"], "--style s.png has no effect"),
         ([*segment, "s3://b/x", "--env", "AWS_SECRET_ACCESS_KEY"], "AWS_SECRET_ACCESS_KEY: the variable is not set"),
         ([*segment, "s3://b/x", "--address", "http://127.0.0.1:9"], "no job server answers at http://127.0.0.1:9"),

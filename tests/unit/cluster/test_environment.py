@@ -1,8 +1,8 @@
-"""What must not travel with a job."""
+"""Which variables travel with a job."""
 
 import pytest
 
-from raydom.cluster.secrets import check_text, check_words, passed_environment, redacted
+from raydom.cluster.environment import passed_environment
 from raydom.errors import ConfigError
 
 KEY = "AKIA" + "ABCDEFGH" + "12345678"
@@ -37,22 +37,3 @@ def test_secrets_are_refused_with_the_remedy_and_never_told(name, value):
 def test_a_variable_that_is_not_set_is_told():
     with pytest.raises(ConfigError, match=r"--env NOWHERE: the variable is not set here"):
         passed_environment(["NOWHERE"], {})
-
-
-@pytest.mark.parametrize(
-    "word",
-    ["s3://me:hunter2@bucket/x", "az://c/x?sv=1&sig=hunter2%3D", f"--out=s3://{KEY}/x", "https://h/x?token=hunter2"],
-)
-def test_a_command_or_a_configuration_with_a_secret_is_refused(word):
-    with pytest.raises(ConfigError, match="word 3 of the job") as told:
-        check_words(["segment", "--out", word])
-    assert "hunter2" not in str(told.value) and KEY not in str(told.value)
-    with pytest.raises(ConfigError, match=r"x\.yaml:2 holds"):
-        check_text(f"a: b\nout: {word}\n", "x.yaml")
-    assert "hunter2" not in redacted(word) and KEY not in redacted(word)
-
-
-def test_ordinary_addresses_are_no_secrets():
-    words = ["segment", "--collection", "s3://bucket/a@b/c", "--out", "https://host:8000/x?signal=3", "--keep", "a:b"]
-    check_words(words)
-    assert [redacted(word) for word in words] == words
