@@ -14,11 +14,11 @@ CALIBRATIONS = ("none", "isotonic", "sigmoid")
 class EvidenceConfig:
     """What tells of membranes: of a raw image, dark ridges (Frangi filter); and the maps that describe edges."""
 
-    frangi_sigmas_px: tuple[float, ...] = (1.0, 2.0, 3.0)
+    frangi_sigmas_px: tuple[float, ...] = (2.0, 4.0)
     """Half widths of the ridges that the filter answers to, px."""
     frangi_beta: float = 0.5
     """How much curvature along a ridge, over that across it, is allowed."""
-    frangi_gamma: float = 0.03
+    frangi_gamma: float = 0.09
     """Curvature (times the square of the half width, of intensities from 0 to 1) from which a ridge counts."""
     gradient_sigmas_px: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Scales of the gradient magnitudes among the maps, px."""

@@ -13,7 +13,15 @@ from raydom.cluster.blocks import run_block_jobs
 from raydom.cluster.neuron_scenarios import compare_scenarios
 from raydom.cluster.neuron_training import train_forest
 from raydom.commands import MembraneConfig, NeuronCompareConfig, NeuronTrainConfig, TruthConfig
-from raydom.config import BlockConfig, ForestConfig, ImageFilter, NeuronConfig, RunConfig, SuperpixelConfig
+from raydom.config import (
+    BlockConfig,
+    EvidenceConfig,
+    ForestConfig,
+    ImageFilter,
+    NeuronConfig,
+    RunConfig,
+    SuperpixelConfig,
+)
 from raydom.errors import ConfigError, DataError
 from raydom.inference.neuron_job import NeuronJob
 from raydom.inference.neuron_stages import NEURON_JOBS
@@ -24,7 +32,9 @@ from raydom.training.scenarios import SCORES
 from raydom.training.scoring import evaluate
 
 CELL = SuperpixelConfig(cell_px=96, halo_px=32, min_size_px=10)
-NEURONS = NeuronConfig(superpixels=CELL)
+# Of membranes some 3 px wide.
+THIN = EvidenceConfig(frangi_sigmas_px=(1.0, 2.0, 3.0), frangi_gamma=0.03)
+NEURONS = NeuronConfig(superpixels=CELL, evidence=THIN)
 HERE = RunConfig(serial=True, quiet=True)
 
 
