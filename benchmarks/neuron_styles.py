@@ -1,14 +1,18 @@
 """What styles do for segmenting neurons: the experiments of Neishabouri 2018 (figure 16), and what they left out.
 
-    RAYDOM_DATA=... RAYDOM_WEIGHTS=... uv run python benchmarks/neuron_styles.py augment evidence --out OUT
+    RAYDOM_DATA=... RAYDOM_WEIGHTS=... uv run python benchmarks/neuron_styles.py augment controls priors --out OUT
 
 augment: forests trained on crops of one EM data set, on stylised versions of them (artistic, texture photographs, the
 other data set; 75 and 150 steps; and its histogram, which costs nothing), and on choices of both, scored on held-out
-sections of the same data set and on sections of the other at the same pixel size. evidence: what tells of membranes for
-superpixels and borders: the Frangi filter, the image itself, the image smoothed, and the image stylised (the paper's
-idea: a style that smooths in place of the filter), each at the threshold that is best on the training images.
+sections of the same data set and on sections of the other at the same pixel size. controls: the same with blurred and
+with noisy images in place of stylised ones. priors: forests of the originals and of all images under other prior
+probabilities of a border (--multicut.beta), which tells what is won from what is only cut more. evidence: what tells of
+membranes for superpixels and borders: the Frangi filter, the image itself, the image smoothed, and the image stylised
+(the paper's idea: a style that smooths in place of the filter), each at the threshold that is best on the training
+images.
 
-Rows are appended to OUT/TRAIN/comparison.parquet and OUT/evidence.parquet; rows that are there already are skipped.
+Rows are appended to OUT/TRAIN/comparison.parquet, OUT/TRAIN-controls/comparison.parquet, OUT/priors.parquet and
+OUT/evidence.parquet; rows that are there already are skipped.
 """
 
 from __future__ import annotations
@@ -45,14 +49,19 @@ PIXEL_SIZE_UM = 0.004
 """Of both data sets: the sections of vnc_sstem (4.6 nm) are enlarged to it."""
 TRAIN_PX, TEST_PX = 256, 512
 STEPS = (75, 150)
-STYLES = ("monet", "village", "brick", "grass", "gravel")
-"""Artistic, and photographs of textures; the other EM data set is one more."""
-PUBLISHED, PUBLISHED_STEPS = ("monet", "brick"), 20
+STYLES = {"isbi": ("monet", "village", "brick", "grass", "gravel", "vnc"), "vnc": ("monet", "brick", "gravel", "isbi")}
+"""By what is trained on: artistic, photographs of textures, and the other EM data set. (Fewer the other way, for time.)
+"""
+PUBLISHED, PUBLISHED_STEPS = {"isbi": ("monet", "brick"), "vnc": ()}, 20
 """Styles that are also transferred as the paper did, from the content by L-BFGS with VGG (the layers at hand) and the
 loss ``means``. It takes few of its 75 steps until little is left of the content."""
-TREES, SEEDS = 100, 3
+CONTROLS = {"blur": 1.5, "noise": 25.0}
+"""Deviation of a Gaussian in px, and of the noise in grey levels."""
+TREES, SEEDS = 30, 3
 TRUTH = TruthConfig(zero="boundary")
-SMOOTHING = ("monet", "village", "grass")
+SMOOTHING = ("monet", "brick", "grass")
+SCORES = ("rand_error", "rand_index_error", "vi_split", "vi_merge", "vi")
+BETAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 HERE = RunConfig(serial=True, quiet=True)
 
@@ -146,26 +155,81 @@ def called(*arguments: str) -> None:
 
 
 def augment(out: Path, data: Path) -> None:
-    tests = tuple(collection(out, data, name, "test") for name in ("isbi", "vnc"))
     for name, other in (("isbi", "vnc"), ("vnc", "isbi")):
         train = collection(out, data, name, "train")
-        versions = [stylised(out, data, train, style, steps) for style in (*STYLES, other) for steps in STEPS]
-        versions += [stylised(out, data, train, style, PUBLISHED_STEPS, published=True) for style in PUBLISHED]
+        versions = [stylised(out, data, train, style, steps) for style in STYLES[name] for steps in STEPS]
+        versions += [stylised(out, data, train, style, PUBLISHED_STEPS, published=True) for style in PUBLISHED[name]]
         versions.append(stylised(out, data, train, other, None))
-        rows = compare_scenarios(
-            NeuronCompareConfig(
-                collection=train,
-                augment=tuple(versions),
-                test=tests,
-                out=str(out / name),
-                truth=TRUTH,
-                seeds=SEEDS,
-                select=("content_score>=0.9",),
-                forest=ForestConfig(trees=TREES),
-                run=HERE,
-            )
+        compared(out, data, name, versions, out / name, ("content_score>=0.9",))
+
+
+def controls(out: Path, data: Path) -> None:
+    """The same with changes of the images that know of no style."""
+    for name in ("isbi", "vnc"):
+        train = collection(out, data, name, "train")
+        versions = [changed(train, change) for change in CONTROLS]
+        compared(out, data, name, versions, out / f"{name}-controls", ())
+
+
+def compared(out: Path, data: Path, name: str, versions: list[str], folder: Path, select: tuple[str, ...]) -> None:
+    rows = compare_scenarios(
+        NeuronCompareConfig(
+            collection=collection(out, data, name, "train"),
+            augment=tuple(versions),
+            test=tuple(collection(out, data, test, "test") for test in ("isbi", "vnc")),
+            out=str(folder),
+            truth=TRUTH,
+            seeds=SEEDS,
+            select=select,
+            forest=ForestConfig(trees=TREES),
+            run=HERE,
         )
-        show_table(scenario_table(rows), title=f"trained on {name}")
+    )
+    show_table(scenario_table(rows), title=f"trained on {name}")
+
+
+def changed(source: str, change: str) -> str:
+    """A collection with its images blurred, or with noise."""
+    uri, folder = Path(source) / "styles" / change, Path(source) / "changed" / change
+    if not (uri / "images.parquet").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(open_collection(source)):
+            pixels = image.numpy()[0].astype(np.float64)
+            noise = np.random.default_rng(number).normal(0, CONTROLS[change], pixels.shape)
+            pixels = pixels + noise if change == "noise" else ndimage.gaussian_filter(pixels, CONTROLS[change])
+            Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).save(folder / f"{image.image_id}.png")
+        called("ingest", str(folder), "--out", str(uri), "--pixel-size", str(PIXEL_SIZE_UM))
+    return str(uri)
+
+
+# --------------------------------------------------------------------------------------------------------------- priors
+
+
+def priors(out: Path, data: Path) -> None:
+    path = out / "priors.parquet"
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
+    for name in ("isbi", "vnc"):
+        train = collection(out, data, name, "train")
+        made = [stylised(out, data, train, style, steps) for style in STYLES[name] for steps in STEPS]
+        for images, uris in (("original", [train]), ("original + all styles", [train, *made])):
+            if not any((row["trained"], row["images"]) == (name, images) for row in rows):
+                rows += list(prior_rows(out, data, name, images, uris))
+                pq.write_table(pa.Table.from_pylist(rows), path)
+    show_table(pa.Table.from_pylist(rows))
+
+
+def prior_rows(out: Path, data: Path, name: str, images: str, uris: list[str]) -> Iterator[dict[str, Any]]:
+    recipe = GraphRecipe(neurons=NeuronConfig())
+    train = [graph for uri in uris for graph in whole_graphs(uri, recipe)]
+    learned = [graph.to_train("boundary", 0.5) for graph in train]
+    forests = [EdgeForest.fit(learned, ForestConfig(trees=TREES, seed=seed), train[0].names) for seed in range(SEEDS)]
+    for test in ("isbi", "vnc"):
+        graphs = whole_graphs(collection(out, data, test, "test"), recipe)
+        for beta in BETAS:
+            config = MulticutConfig(beta=beta)
+            found = [scores([graph.segmented(forest, config) for graph in graphs]) for forest in forests]
+            means = {score: statistics.fmean(row[score] for row in found) for score in SCORES}
+            yield {"trained": name, "images": images, "test": test, "beta": beta, **means}
 
 
 # ------------------------------------------------------------------------------------------------------------- evidence
@@ -189,12 +253,7 @@ def evidence_rows(out: Path, data: Path, name: str, kind: str) -> Iterator[dict[
 
     def graphs(split: str, threshold: float) -> list[LabelledGraph]:
         recipe = GraphRecipe(neurons=NeuronConfig(superpixels=SuperpixelConfig(threshold=threshold)), inside=True)
-        boundaries = None if told[split] is None else open_collection(str(told[split]))
-        images = (
-            LabelledImage(image, image.labels(), "", None if boundaries is None else boundaries[image.image_id])
-            for image in open_collection(sources[split])
-        )
-        return [labelled_graph(recipe, one, Region.whole(one.image.plane_shape)) for one in images]
+        return whole_graphs(sources[split], recipe, told[split])
 
     attainable = {one: scores([best(graph) for graph in graphs("train", one)])["vi"] for one in THRESHOLDS}
     threshold = min(attainable, key=attainable.__getitem__)
@@ -212,6 +271,16 @@ def evidence_rows(out: Path, data: Path, name: str, kind: str) -> Iterator[dict[
         **{score: statistics.fmean(row[score] for row in found) for score in ("rand_error", "vi_split", "vi_merge")},
         **{f"{score}_sd": statistics.stdev(row[score] for row in found) for score in ("rand_error", "vi_split")},
     }  # fmt: skip
+
+
+def whole_graphs(uri: str, recipe: GraphRecipe, told: str | None = None) -> list[LabelledGraph]:
+    """Of the images of a collection, with the probabilities of another if there is one."""
+    boundaries = None if told is None else open_collection(told)
+    images = (
+        LabelledImage(image, image.labels(), "", None if boundaries is None else boundaries[image.image_id])
+        for image in open_collection(uri)
+    )
+    return [labelled_graph(recipe, one, Region.whole(one.image.plane_shape)) for one in images]
 
 
 def probabilities(out: Path, data: Path, source: str, kind: str) -> str:
@@ -253,8 +322,10 @@ def scores(found: list[Overlaps]) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("augment", "evidence"))
+    parser.add_argument("parts", nargs="+", choices=("augment", "controls", "priors", "evidence"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     for part in options.parts:
-        {"augment": augment, "evidence": evidence}[part](options.out, Path(os.environ["RAYDOM_DATA"]))
+        {"augment": augment, "controls": controls, "priors": priors, "evidence": evidence}[part](
+            options.out, Path(os.environ["RAYDOM_DATA"])
+        )
