@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from raydom.storage import files
 
@@ -56,6 +57,7 @@ def scenario_figure(rows: Sequence[Mapping[str, Any]], title: str, uri: str) -> 
         for axis, (score, label) in zip(line, TITLES.items(), strict=True):
             _panel(axis, [[row[score] for row in members] for members in scenarios.values()])
             axis.set_xlabel(label)
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         line[0].set_yticks(range(len(scenarios)), list(scenarios))
         line[0].set_ylabel(f"scored on {test}")
         line[0].invert_yaxis()
