@@ -110,7 +110,7 @@ class MulticutConfig:
     """Of the fusion moves."""
     time_limit_s: float = 60.0
     """Of the exact solver, which then tells the best cut and the bound that it has, s."""
-    max_edges: int = 500_000
+    max_edges: int = 3_000_000
     """Larger graphs are solved in parts first, whose joined superpixels are one in the rest."""
 
     def __post_init__(self) -> None:
