@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import logging
 import zlib
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from raydom.inference.runner import JobKind
 from raydom.inference.worker import Task
 from raydom.neurons.contacts import Contacts, contacts, merged_contacts
 from raydom.neurons.evidence import map_names
-from raydom.neurons.features import edge_features
+from raydom.neurons.features import EdgeFeatures
 from raydom.neurons.forest import EdgeForest
 from raydom.neurons.hierarchy import part_numbers
 from raydom.neurons.multicut import Multicut, edge_costs, multicut
@@ -52,6 +53,26 @@ OPEN_IMAGES = 16
 """Images that a worker keeps open; its tasks come image by image."""
 KEPT_LOOKUPS = 2
 """Images whose neuron of each superpixel a worker keeps."""
+
+
+G = TypeVar("G", Contacts, Regions)
+
+
+class Kept(Collection[G]):
+    """What was kept of each block of an image, read whenever it is asked for."""
+
+    def __init__(self, blocks: Sequence[Block], read: Callable[[Block], G]) -> None:
+        self._blocks = blocks
+        self._read: Callable[[Block], G] = read
+
+    def __iter__(self) -> Iterator[G]:
+        return map(self._read, self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __contains__(self, part: object) -> bool:
+        return any(part is one for one in self)
 
 
 class NeuronProcessor:
@@ -211,11 +232,12 @@ class NeuronProcessor:
 
     def _read_graphs(self, image: Image) -> tuple[Contacts, Regions]:
         blocks = [Block(image.image_id, region) for region in self._blocks(image)]
-        touching = merged_contacts(
-            Contacts.from_arrays(self.cells.read_arrays(image, "contacts", block)) for block in blocks
-        )
-        found = merged_regions(Regions.from_arrays(self.cells.read_arrays(image, "regions", block)) for block in blocks)
+        touching = merged_contacts(Kept(blocks, lambda block: self._kept(image, "contacts", block, Contacts)))
+        found = merged_regions(Kept(blocks, lambda block: self._kept(image, "regions", block, Regions)))
         return touching, found
+
+    def _kept(self, image: Image, what: str, block: Block, kind: type[G]) -> G:
+        return kind.from_arrays(self.cells.read_arrays(image, what, block))
 
     def _whole(self, image: Image) -> tuple[Any, ...]:
         """All of an image that is one cell."""
@@ -236,10 +258,10 @@ class NeuronProcessor:
         probabilities = np.empty(0, np.float32)
         if len(touching.u):
             names, anisotropy = map_names(self.neurons.evidence), self.neurons.superpixels.anisotropy
-            features, told = edge_features(touching, found, names, anisotropy)
-            if told != self.job.spec.features:
+            described = EdgeFeatures(touching, found, names, anisotropy)
+            if described.names != self.job.spec.features:
                 raise DataError(f"{self.job.forest} was trained on other features than these; train it again.")
-            probabilities = self.forest.probabilities(features, touching.uv)
+            probabilities = self.forest.judged(described.of, touching.uv)
         result = solved(touching, found, probabilities, self.job.multicut, self.cells.cell_px)
         return touching, found, probabilities, result
 

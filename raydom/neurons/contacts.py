@@ -6,14 +6,14 @@ first pixel, so that blocks of an image, each with one more row and column of it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8, UInt64
 
 from raydom.errors import DataError
-from raydom.neurons.tallies import Groups, Tallies, joined, starts_of_runs, tallies
+from raydom.neurons.tallies import Groups, Tallies, starts_of_runs, tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +83,22 @@ def contacts(
     )
 
 
-def merged_contacts(parts: Iterable[Contacts]) -> Contacts:
+def merged_contacts(parts: Collection[Contacts]) -> Contacts:
     """The contacts of the blocks of an image as one: bit for bit those of the image in one block.
+
+    Args:
+        parts: Gone through twice; one that reads them needs no more memory than the result and a part.
 
     Raises:
         DataError: If there is no part, or parts have different maps.
     """
-    parts = list(parts)
-    check_parts([part.maps for part in parts])
-    u, v, axis_faces = (np.concatenate([getattr(part, name) for part in parts]) for name in ("u", "v", "axis_faces"))
+    keys = [(part.u, part.v, part.axis_faces) for part in parts]
+    if not keys:
+        raise DataError("a graph is made of one part at least; got none.")
+    u, v, axis_faces = (np.concatenate(columns) for columns in zip(*keys, strict=True))
     groups = Groups.of(u, v)
-    firsts = groups.order[groups.starts]
-    maps = groups.merged(joined([part.maps for part in parts]))
+    firsts, numbers = groups.order[groups.starts], split_like(groups.number, [part[0] for part in keys])
+    maps = Tallies.summed(zip((part.maps for part in parts), numbers, strict=True), len(firsts))
     return Contacts(u[firsts], v[firsts], groups.sums(axis_faces), maps)
 
 
@@ -106,11 +110,9 @@ def check_alike(labels: np.ndarray, maps: np.ndarray) -> None:
         )
 
 
-def check_parts(parts: list[Tallies]) -> None:
-    """Refuse parts that were not made alike."""
-    counts = {part.sums.shape[1] for part in parts}
-    if len(counts) != 1:
-        raise DataError(f"parts of a graph must have the same maps; got {len(parts)} parts with {sorted(counts)} maps.")
+def split_like(rows: np.ndarray, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The rows of each part."""
+    return np.split(rows, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def _faces(

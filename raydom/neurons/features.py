@@ -5,6 +5,9 @@ All follow from integers that do not hang on how the image was cut, by the same 
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
@@ -14,6 +17,8 @@ from raydom.neurons.regions import Regions
 from raydom.neurons.tallies import BINS, Tallies
 
 CONTACT_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+EDGES_AT_ONCE = 65536
+"""That are described together; what is needed for it is some kilobytes an edge."""
 
 Columns = dict[str, Float64[np.ndarray, " n"]]
 
@@ -41,23 +46,54 @@ def edge_features(
     Raises:
         DataError: If the numbers of names and maps differ, or an edge has a superpixel that is not among the regions.
     """
-    num_maps = {len(names), contacts.maps.sums.shape[1], regions.maps.sums.shape[1]}
-    if len(num_maps) != 1:
-        raise DataError(
-            f"{len(names)} maps are named; contacts have {contacts.maps.sums.shape[1]} and superpixels "
-            f"{regions.maps.sums.shape[1]}. Take both from the maps that the names are of."
-        )
-    ends = _rows(contacts, regions)
-    on_contact, inside = _moments(contacts.maps), _moments(regions.maps)
-    columns: Columns = {}
-    for index, name in enumerate(names):
-        for what, values in on_contact.items():
-            columns[f"{name}: {what}"] = values[:, index]
-        columns[f"{name}: above superpixels"] = on_contact["mean"][:, index] - inside["mean"][ends, index].mean(axis=0)
-        for what in ("mean", "deviation", "median"):
-            columns |= _of_both(f"{name} of superpixels: {what}", inside[what][ends, index])
-    columns |= _shapes(contacts, regions, ends, anisotropy)
-    return np.stack(list(columns.values()), axis=1).astype(np.float32), tuple(columns)
+    described = EdgeFeatures(contacts, regions, names, anisotropy)
+    return described.of(slice(None)), described.names
+
+
+class EdgeFeatures:
+    """The features of a graph's edges, described some edges at a time, so that not all are in memory.
+
+    Args, errors: those of ``edge_features``.
+    """
+
+    def __init__(self, contacts: Contacts, regions: Regions, names: tuple[str, ...], anisotropy: float = 1.0) -> None:
+        num_maps = {len(names), contacts.maps.sums.shape[1], regions.maps.sums.shape[1]}
+        if len(num_maps) != 1:
+            raise DataError(
+                f"{len(names)} maps are named; contacts have {contacts.maps.sums.shape[1]} and superpixels "
+                f"{regions.maps.sums.shape[1]}. Take both from the maps that the names are of."
+            )
+        self._contacts, self._map_names = contacts, names
+        self._ends = _rows(contacts, regions)
+        self._inside = _moments(regions.maps)
+        self._shapes = Shapes.of(contacts, regions, self._ends, anisotropy)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns."""
+        return tuple(self._columns(slice(0, 0)))
+
+    def of(self, rows: slice) -> Float32[np.ndarray, "n f"]:
+        """A row for each of these edges."""
+        described = np.empty((len(self._contacts.u[rows]), len(self.names)), np.float32)
+        first, stop, _ = rows.indices(len(self._contacts.u))
+        for start in range(first, stop, EDGES_AT_ONCE):
+            part = slice(start, min(start + EDGES_AT_ONCE, stop))
+            for number, values in enumerate(self._columns(part).values()):
+                described[start - first : part.stop - first, number] = values
+        return described
+
+    def _columns(self, rows: slice) -> Columns:
+        ends, on_contact, inside = self._ends[:, rows], _moments(self._contacts.maps.taken(rows)), self._inside
+        columns: Columns = {}
+        for index, name in enumerate(self._map_names):
+            for what, values in on_contact.items():
+                columns[f"{name}: {what}"] = values[:, index]
+            means = inside["mean"][ends, index]
+            columns[f"{name}: above superpixels"] = on_contact["mean"][:, index] - means.mean(axis=0)
+            for what in ("mean", "deviation", "median"):
+                columns |= _of_both(f"{name} of superpixels: {what}", inside[what][ends, index])
+        return columns | self._shapes.columns(self._contacts.axis_faces[rows], ends)
 
 
 # ---------------------------------------------------------------------------------------------------------- values
@@ -89,31 +125,49 @@ def _quantile(maps: Tallies, level: float) -> Float64[np.ndarray, "n c"]:
 # ---------------------------------------------------------------------------------------------------------- shapes
 
 
-def _shapes(contacts: Contacts, regions: Regions, ends: Int64[np.ndarray, "2 n"], anisotropy: float) -> Columns:
-    dimensions = contacts.axis_faces.shape[1]
-    spacing = np.ones(dimensions)
-    if dimensions == 3:
-        spacing[0] = anisotropy
-    area = contacts.axis_faces @ (np.prod(spacing) / spacing)
-    surface = np.bincount(ends.ravel(), np.tile(area, 2), minlength=len(regions.label))
-    neighbours = np.bincount(ends.ravel(), minlength=len(regions.label)).astype(np.float64)
-    size = regions.voxels * np.prod(spacing)
-    side = size ** (1 / dimensions)
-    elongation, centre = _elongation_and_centre(regions, spacing)
-    distance = np.sqrt(((centre[ends[0]] - centre[ends[1]]) ** 2).sum(axis=1))
-    faces_of = contacts.axis_faces / contacts.faces[:, None]
-    return {
-        "contact: area": area,
-        **({"contact: share across planes": faces_of[:, 0]} if dimensions == 3 else {}),
-        **_of_both("contact over surface", area / surface[ends]),
-        **_of_both("contact over section", area / side[ends] ** (dimensions - 1)),
-        **_of_both("size", size[ends]),
-        **_of_both("elongation", elongation[ends]),
-        **_of_both("compactness", surface[ends] / side[ends] ** (dimensions - 1)),
-        **_of_both("neighbours", neighbours[ends]),
-        "centroids: distance": distance,
-        "centroids: distance over sides": distance / side[ends].sum(axis=0),
-    }
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What is known of each superpixel's shape, and how lengths are measured."""
+
+    spacing: Float64[np.ndarray, " d"]
+    surface: Float64[np.ndarray, " m"]
+    """As far as it touches others."""
+    neighbours: Float64[np.ndarray, " m"]
+    size: Float64[np.ndarray, " m"]
+    elongation: Float64[np.ndarray, " m"]
+    centre: Float64[np.ndarray, "m d"]
+
+    @classmethod
+    def of(cls, contacts: Contacts, regions: Regions, ends: Int64[np.ndarray, "2 n"], anisotropy: float) -> Shapes:
+        dimensions = contacts.axis_faces.shape[1]
+        spacing = np.ones(dimensions)
+        if dimensions == 3:
+            spacing[0] = anisotropy
+        area = contacts.axis_faces @ (np.prod(spacing) / spacing)
+        surface = np.bincount(ends.ravel(), np.tile(area, 2), minlength=len(regions.label)).astype(np.float64)
+        neighbours = np.bincount(ends.ravel(), minlength=len(regions.label)).astype(np.float64)
+        size = regions.voxels * np.prod(spacing)
+        return cls(spacing, surface, neighbours, size, *_elongation_and_centre(regions, spacing))
+
+    def columns(self, axis_faces: Int64[np.ndarray, "n d"], ends: Int64[np.ndarray, "2 n"]) -> Columns:
+        """Of some edges."""
+        dimensions = len(self.spacing)
+        area = axis_faces @ (np.prod(self.spacing) / self.spacing)
+        side = self.size ** (1 / dimensions)
+        distance = np.sqrt(((self.centre[ends[0]] - self.centre[ends[1]]) ** 2).sum(axis=1))
+        faces_of = axis_faces / axis_faces.sum(axis=1)[:, None]
+        return {
+            "contact: area": area,
+            **({"contact: share across planes": faces_of[:, 0]} if dimensions == 3 else {}),
+            **_of_both("contact over surface", area / self.surface[ends]),
+            **_of_both("contact over section", area / side[ends] ** (dimensions - 1)),
+            **_of_both("size", self.size[ends]),
+            **_of_both("elongation", self.elongation[ends]),
+            **_of_both("compactness", self.surface[ends] / side[ends] ** (dimensions - 1)),
+            **_of_both("neighbours", self.neighbours[ends]),
+            "centroids: distance": distance,
+            "centroids: distance over sides": distance / side[ends].sum(axis=0),
+        }
 
 
 def _elongation_and_centre(

@@ -10,7 +10,7 @@ Source: Tu & Bai 2010 (IEEE TPAMI 32:1744), on edges of a graph in place of pixe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,6 +20,7 @@ from raydom.config.neurons import ForestConfig
 from raydom.errors import DataError
 from raydom.neurons.calibration import calibrated, calibration_curve
 from raydom.neurons.context import CONTEXT_NAMES, edge_context
+from raydom.neurons.features import EDGES_AT_ONCE
 from raydom.neurons.trees import TreeArrays, Trees, grown, tree_arrays
 
 
@@ -105,11 +106,29 @@ class EdgeForest:
         Raises:
             DataError: If features are not finite, or not as many as those that the forest was trained on.
         """
-        _check(features, self.names, "the graph")
-        first, *later = self.rounds
-        votes = first.votes(features, num_threads)
-        for trees in later:
-            votes = trees.votes(np.hstack([features, edge_context(uv, votes)]), num_threads)
+        return self.judged(lambda rows: features[rows], uv, num_threads)
+
+    def judged(
+        self,
+        describe: Callable[[slice], Float32[np.ndarray, "n f"]],
+        uv: Integer[np.ndarray, "n 2"],
+        num_threads: int = 1,
+    ) -> Float32[np.ndarray, " n"]:
+        """The same of edges whose features are described some at a time, each round anew.
+
+        Args:
+            describe: Gives the features of some edges.
+            uv: Superpixels that each edge joins.
+            num_threads: CPUs that are ours.
+        """
+        votes = np.empty(len(uv))
+        for number, trees in enumerate(self.rounds):
+            context = edge_context(uv, votes) if number else np.empty((len(uv), 0), np.float32)
+            for start in range(0, len(uv), EDGES_AT_ONCE):
+                rows = slice(start, start + EDGES_AT_ONCE)
+                features = describe(rows)
+                _check(features, self.names, "the graph")
+                votes[rows] = trees.votes(np.hstack([features, context[rows]]), num_threads)
         return calibrated(votes, self.curve).astype(np.float32)
 
     def to_arrays(self) -> dict[str, np.ndarray]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8, UInt64
 
-from raydom.neurons.contacts import check_alike, check_parts
-from raydom.neurons.tallies import Groups, Tallies, joined, tallies
+from raydom.errors import DataError
+from raydom.neurons.contacts import check_alike, split_like
+from raydom.neurons.tallies import Groups, Tallies, tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +77,24 @@ def regions(
     )
 
 
-def merged_regions(parts: Iterable[Regions]) -> Regions:
+def merged_regions(parts: Collection[Regions]) -> Regions:
     """The superpixels of the blocks of an image: bit for bit those of the image in one block.
+
+    Args:
+        parts: Gone through twice; one that reads them needs no more memory than the result and a part.
 
     Raises:
         DataError: If there is no part, or parts have different maps.
     """
-    parts = list(parts)
-    check_parts([part.maps for part in parts])
-    rows = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in Regions.__slots__ if name != "maps"
-    }
+    names = [field.name for field in fields(Regions) if field.name != "maps"]
+    keys = [tuple(getattr(part, name) for name in names) for part in parts]
+    if not keys:
+        raise DataError("a graph is made of one part at least; got none.")
+    rows = {name: np.concatenate(columns) for name, columns in zip(names, zip(*keys, strict=True), strict=True)}
     groups = Groups.of(rows["label"])
     sums = {name: groups.sums(rows[name]) for name in ("voxels", "coordinates", "products")}
-    maps = groups.merged(joined([part.maps for part in parts]))
+    numbers = split_like(groups.number, [part[0] for part in keys])
+    maps = Tallies.summed(zip((part.maps for part in parts), numbers, strict=True), len(groups.starts))
     return Regions(label=rows["label"][groups.order[groups.starts]], **sums, maps=maps)
 
 

@@ -6,11 +6,13 @@ several blocks share do not tell how the image was cut; floating point means wou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt8
+
+from raydom.errors import DataError
 
 BINS = 16
 """Of the histograms: each counts 256 / BINS neighbouring values."""
@@ -26,6 +28,45 @@ class Tallies:
     minimum: UInt8[np.ndarray, "n c"]
     maximum: UInt8[np.ndarray, "n c"]
     histogram: Int32[np.ndarray, "n c bins"] | Int64[np.ndarray, "n c bins"]
+
+    def taken(self, rows: slice) -> Tallies:
+        """Some of the groups."""
+        return Tallies(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @classmethod
+    def summed(cls, parts: Iterable[tuple[Tallies, Int64[np.ndarray, " m"]]], num_groups: int) -> Tallies:
+        """Of each group, the rows of all parts as one.
+
+        Args:
+            parts: Each with the group of each of its rows, no two of which are of one group. One is held at a time.
+            num_groups: All of which occur.
+
+        Raises:
+            DataError: If there is no part, or parts have different maps.
+        """
+        total: Tallies | None = None
+        for part, number in parts:
+            if total is None:
+                shape = (num_groups, part.sums.shape[1])
+                total = cls(
+                    sums=np.zeros(shape, np.int64),
+                    squares=np.zeros(shape, np.int64),
+                    minimum=np.full(shape, 255, np.uint8),
+                    maximum=np.zeros(shape, np.uint8),
+                    histogram=np.zeros((*shape, BINS), part.histogram.dtype),
+                )
+            if part.sums.shape[1] != total.sums.shape[1]:
+                raise DataError(
+                    f"parts of a graph must have the same maps; one has {part.sums.shape[1]} and another "
+                    f"{total.sums.shape[1]}."
+                )
+            for name in ("sums", "squares", "histogram"):
+                getattr(total, name)[number] += getattr(part, name)
+            total.minimum[number] = np.minimum(total.minimum[number], part.minimum)
+            total.maximum[number] = np.maximum(total.maximum[number], part.maximum)
+        if total is None:
+            raise DataError("a graph is made of one part at least; got none.")
+        return total
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -60,16 +101,6 @@ class Groups:
     def sums(self, rows: Integer[np.ndarray, "m ..."]) -> Integer[np.ndarray, "n ..."]:
         """Of each group, in the dtype of the rows."""
         return self._reduced(np.add, rows)
-
-    def merged(self, rows: Tallies) -> Tallies:
-        """Of each group, its rows as one."""
-        return Tallies(
-            sums=self.sums(rows.sums),
-            squares=self.sums(rows.squares),
-            minimum=self._reduced(np.minimum, rows.minimum),
-            maximum=self._reduced(np.maximum, rows.maximum),
-            histogram=self.sums(rows.histogram),
-        )
 
     def _reduced(self, ufunc: np.ufunc, rows: np.ndarray) -> np.ndarray:
         if not len(self.starts):
@@ -115,12 +146,6 @@ def tallies(
         maximum=_columns(lambda row: of_groups(np.maximum, row, np.uint8), values),
         histogram=_columns(lambda row: _histogram(number, row, num_groups).astype(counts), values),
     )
-
-
-def joined(parts: list[Tallies]) -> Tallies:
-    """The rows of one after those of another."""
-    names = [field.name for field in fields(Tallies)]
-    return Tallies(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def _histogram(number: np.ndarray, values: np.ndarray, num_groups: int) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_what_was_kept_and_is_lost_is_made_again(
     monkeypatch.setattr(NeuronProcessor, "read", lose)
     (report,) = run(one)
     if not report.ok:  # told, and done again when asked for
-        assert "gone" in str(report.failed[0].error)
+        assert "gone" in str(report.failed[0].error), report.failed[0]
         (report,) = run(one, run=dataclasses.replace(QUIET, retry_failed=True))
     assert lost and report.ok
     for a, b in zip(made(tmp_path / "o"), made(tmp_path / "whole"), strict=True):

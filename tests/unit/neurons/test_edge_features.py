@@ -7,7 +7,7 @@ import pytest
 
 from raydom.errors import DataError
 from raydom.neurons.contacts import contacts
-from raydom.neurons.features import edge_features
+from raydom.neurons.features import EdgeFeatures, edge_features
 from raydom.neurons.regions import regions
 
 NAMES = ("raw", "boundary")
@@ -121,3 +121,13 @@ def test_other_maps_and_unknown_superpixels_are_refused():
         edge_features(touching, lying, ("raw",))
     with pytest.raises(DataError, match="such as 1000"):
         edge_features(replace(touching, v=touching.v + np.uint64(1000 - touching.v[0])), lying, NAMES)
+
+
+def test_some_edges_are_described_as_among_all() -> None:
+    labels, maps = example(40, 33)
+    touching, lying = contacts(labels, maps, labels.shape), regions(labels, maps, (0, 0))
+    described = EdgeFeatures(touching, lying, NAMES)
+    whole, names = edge_features(touching, lying, NAMES)
+    assert described.names == names and len(touching.u) > 20
+    parts = [described.of(slice(start, start + 7)) for start in range(0, len(touching.u), 7)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
