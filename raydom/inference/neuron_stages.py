@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import logging
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -58,7 +58,7 @@ KEPT_LOOKUPS = 2
 G = TypeVar("G", Contacts, Regions)
 
 
-class Kept(Collection[G]):
+class Kept(Generic[G]):
     """What was kept of each block of an image, read whenever it is asked for."""
 
     def __init__(self, blocks: Sequence[Block], read: Callable[[Block], G]) -> None:
@@ -67,12 +67,6 @@ class Kept(Collection[G]):
 
     def __iter__(self) -> Iterator[G]:
         return map(self._read, self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def __contains__(self, part: object) -> bool:
-        return any(part is one for one in self)
 
 
 class NeuronProcessor:

@@ -6,7 +6,7 @@ first pixel, so that blocks of an image, each with one more row and column of it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,11 +83,11 @@ def contacts(
     )
 
 
-def merged_contacts(parts: Collection[Contacts]) -> Contacts:
+def merged_contacts(parts: Iterable[Contacts]) -> Contacts:
     """The contacts of the blocks of an image as one: bit for bit those of the image in one block.
 
     Args:
-        parts: Gone through twice; one that reads them needs no more memory than the result and a part.
+        parts: Gone through twice, so no iterator; what reads them needs no more memory than the result and a part.
 
     Raises:
         DataError: If there is no part, or parts have different maps.

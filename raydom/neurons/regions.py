@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -77,11 +77,11 @@ def regions(
     )
 
 
-def merged_regions(parts: Collection[Regions]) -> Regions:
+def merged_regions(parts: Iterable[Regions]) -> Regions:
     """The superpixels of the blocks of an image: bit for bit those of the image in one block.
 
     Args:
-        parts: Gone through twice; one that reads them needs no more memory than the result and a part.
+        parts: Gone through twice, so no iterator; what reads them needs no more memory than the result and a part.
 
     Raises:
         DataError: If there is no part, or parts have different maps.
