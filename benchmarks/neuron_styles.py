@@ -57,7 +57,7 @@ PUBLISHED, PUBLISHED_STEPS = {"isbi": ("monet", "brick"), "vnc": ()}, 20
 loss ``means``. It takes few of its 75 steps until little is left of the content."""
 CONTROLS = {"blur": 1.5, "noise": 25.0}
 """Deviation of a Gaussian in px, and of the noise in grey levels."""
-TREES, SEEDS = 100, 3
+TREES, SEEDS = 50, 3
 TRUTH = TruthConfig(zero="boundary")
 SMOOTHING = ("monet", "brick", "grass")
 SCORES = ("rand_error", "rand_index_error", "vi_split", "vi_merge", "vi")
