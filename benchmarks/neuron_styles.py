@@ -48,8 +48,8 @@ from raydom.types import Region
 PIXEL_SIZE_UM = 0.004
 """Of both data sets: the sections of vnc_sstem (4.6 nm) are enlarged to it."""
 TRAIN_PX, TEST_PX = 256, 512
-STEPS = (75, 150)
-STYLES = {"isbi": ("monet", "village", "brick", "grass", "gravel", "vnc"), "vnc": ("monet", "brick", "gravel", "isbi")}
+STEPS = {"isbi": (75, 150), "vnc": (150,)}
+STYLES = {"isbi": ("monet", "village", "brick", "grass", "gravel", "vnc"), "vnc": ("monet", "brick", "isbi")}
 """By what is trained on: artistic, photographs of textures, and the other EM data set. (Fewer the other way, for time.)
 """
 PUBLISHED, PUBLISHED_STEPS = {"isbi": ("monet", "brick"), "vnc": ()}, 20
@@ -157,7 +157,7 @@ def called(*arguments: str) -> None:
 def augment(out: Path, data: Path) -> None:
     for name, other in (("isbi", "vnc"), ("vnc", "isbi")):
         train = collection(out, data, name, "train")
-        versions = [stylised(out, data, train, style, steps) for style in STYLES[name] for steps in STEPS]
+        versions = [stylised(out, data, train, style, steps) for style in STYLES[name] for steps in STEPS[name]]
         versions += [stylised(out, data, train, style, PUBLISHED_STEPS, published=True) for style in PUBLISHED[name]]
         versions.append(stylised(out, data, train, other, None))
         compared(out, data, name, versions, out / name, ("content_score>=0.9",))
@@ -210,7 +210,7 @@ def priors(out: Path, data: Path) -> None:
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     for name in ("isbi", "vnc"):
         train = collection(out, data, name, "train")
-        made = [stylised(out, data, train, style, steps) for style in STYLES[name] for steps in STEPS]
+        made = [stylised(out, data, train, style, steps) for style in STYLES[name] for steps in STEPS[name]]
         for images, uris in (("original", [train]), ("original + all styles", [train, *made])):
             if not any((row["trained"], row["images"]) == (name, images) for row in rows):
                 rows += list(prior_rows(out, data, name, images, uris))
@@ -287,7 +287,7 @@ def probabilities(out: Path, data: Path, source: str, kind: str) -> str:
     """The images of a collection (as they are, smoothed, or stylised) as if they told how likely a pixel is inside."""
     uri, folder = Path(source) / "evidence" / kind, Path(source) / "evidence-files" / kind
     if not (uri / "images.parquet").exists():
-        looked = source if kind in ("image", "smoothed") else stylised(out, data, source, kind, STEPS[1])
+        looked = source if kind in ("image", "smoothed") else stylised(out, data, source, kind, 150)
         folder.mkdir(parents=True, exist_ok=True)
         for image in open_collection(looked):
             pixels = image.numpy()[0].astype(np.float64)
