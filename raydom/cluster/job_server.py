@@ -52,7 +52,8 @@ class JobServer:
     """
 
     def __init__(self, address: str | None) -> None:
-        logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
+        for chatty in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         asked = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or address
         try:
             self._client = _Client(address)
