@@ -16,6 +16,7 @@ import threading
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,12 +158,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     """Parse the arguments of one command and call it; used by the pages in ``jobs/`` as well."""
     command = COMMANDS[name]
     logging.basicConfig(level=logging.WARNING, format="raydom: %(levelname)s: %(message)s")
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
     try:
         config = parse(name, arguments)
         module, function = command.function.split(":")
-        code: int = getattr(importlib.import_module(module), function)(config)
+        with _heeding_sigterm():
+            code: int = getattr(importlib.import_module(module), function)(config)
     except (ConfigError, DataError, FileNotFoundError, PermissionError) as error:
         print(f"raydom {name}: {error}", file=sys.stderr)
         return 2
@@ -170,6 +170,9 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         print(f"raydom {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        if _told_to_stop.is_set():
+            print(f"raydom {name}: told to stop. The same command goes on where it stopped.", file=sys.stderr)
+            return STOPPED
         print(f"\nraydom {name}: interrupted. The same command goes on where it stopped.", file=sys.stderr)
         return INTERRUPTED
     except StoppedError as error:
@@ -182,9 +185,27 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     return code
 
 
-def _stop(*_: Any) -> None:
-    """On SIGTERM: end as after an exception, closing what is open. Block jobs put it off; see ``draining``."""
-    raise StoppedError("told to stop.")
+_told_to_stop = threading.Event()
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does, closing what is open; block jobs put it off (see ``draining``)."""
+
+    def stop(*_: Any) -> None:
+        _told_to_stop.set()
+        raise KeyboardInterrupt  # Ray, while it waits, lets no other exception of a handler through
+
+    _told_to_stop.clear()
+    is_ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:

@@ -21,7 +21,7 @@ from raydom.cluster.package import pack_folder
 from raydom.cluster.retries import Submission, exit_code
 from raydom.commands import JobsConfig, LogsConfig, StopConfig, SubmitConfig
 from raydom.config.secrets import redacted
-from raydom.errors import ClusterError, ConfigError, StoppedError
+from raydom.errors import ClusterError, ConfigError
 from raydom.report.tables import show_table
 
 RUN = ("python", "-m", "raydom.cli")
@@ -59,7 +59,7 @@ def submit(config: SubmitConfig) -> int:
             return 0
         try:
             return job.see_through(config.retries)
-        except (KeyboardInterrupt, StoppedError):
+        except KeyboardInterrupt:
             unwatched = " It is not submitted again if its driver is lost now." if config.retries else ""
             say(f"\n{job.id} goes on without this terminal.{unwatched}\n{_come_back(job.id, server)}")
             return DETACHED
@@ -97,7 +97,7 @@ def logs(config: LogsConfig) -> int:
         return 0
     try:
         return exit_code(config.id, server.follow(config.id, show, say), say)
-    except (KeyboardInterrupt, StoppedError):
+    except KeyboardInterrupt:
         say(f"\n{config.id} goes on without this terminal.\n{_come_back(config.id, server)}")
         return DETACHED
 
@@ -112,7 +112,7 @@ def stop(config: StopConfig) -> int:
     say(f"{config.id} is told to stop; it finishes the blocks in flight.")
     try:
         ended = server.follow(config.id, lambda text: None, say)
-    except (KeyboardInterrupt, StoppedError):
+    except KeyboardInterrupt:
         say(f"\n{config.id} ends without this terminal.")
         return DETACHED
     status = "gone with its head" if ended is None else str(ended.status)

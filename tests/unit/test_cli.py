@@ -1,3 +1,7 @@
+import os
+import signal
+import time
+
 import pytest
 
 from raydom import commands
@@ -69,3 +73,18 @@ def test_refusals_say_what_and_exit_with_2(capsys, tmp_path):
 def test_an_unknown_setting_names_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown setting nst\.step; did you mean nst\.steps\?"):
         from_dict(configs.StyleConfig, {"nst": {"step": 3}})
+
+
+def test_sigterm_ends_a_command_with_its_own_code_and_the_way_to_go_on(monkeypatch, capsys):
+    def told(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr("raydom.cluster.commands.info", told)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert main(["info", "c"]) == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "told to stop. The same command goes on where it stopped" in capsys.readouterr().err
