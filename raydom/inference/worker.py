@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from raydom.storage.receipts import STRIKES_OUT, Receipt, RunFolder
@@ -60,6 +60,21 @@ class Processor(Protocol):
     def write(self, task: Task, outputs: Any) -> dict[str, Any]:
         """Write idempotently, whole shards only; returns fields of the receipt."""
         ...
+
+
+@dataclass(slots=True)
+class Spent:
+    """Seconds that a task took until now, all its attempts added."""
+
+    read_s: float = 0.0
+    compute_s: float = 0.0
+    write_s: float = 0.0
+    busy_s: float = 0.0
+    """Time for which the worker was at nothing else: less than the others' sum where they overlapped."""
+
+    @property
+    def seconds(self) -> float:
+        return self.read_s + self.compute_s + self.write_s
 
 
 class BlockWorker:
@@ -180,52 +195,66 @@ class BlockWorker:
     def _overlapped(self, tasks: Sequence[Task]) -> list[Receipt]:
         assert self._reader is not None and self._writer is not None
         receipts: list[Receipt] = []
-        writing: tuple[Task, float, Future] | None = None
+        writing: tuple[Task, Spent, Future] | None = None
         reading: Future | None = None
         for number, task in enumerate(tasks):
             if number and self._stopping():
                 break
-            inputs, error, seconds = (reading or self._reader.submit(_timed, self._read, task)).result()
+            began, spent = time.perf_counter(), Spent()
+            inputs, error, spent.read_s = (reading or self._reader.submit(_timed, self._read, task)).result()
             following = tasks[number + 1] if number + 1 < len(tasks) else None
             reading = self._reader.submit(_timed, self._read, following) if following else None
             outputs: Any = None
             if error is None:
-                outputs, error, more = _timed(self._compute, task, inputs)
-                seconds += more
+                outputs, error, spent.compute_s = _timed(self._compute, task, inputs)
             if writing is not None:
                 receipts.append(self._settle(*writing))
                 writing = None
+            spent.busy_s = time.perf_counter() - began
             if error is None:
-                writing = (task, seconds, self._writer.submit(_timed, self._write, task, outputs))
+                writing = (task, spent, self._writer.submit(_timed, self._write, task, outputs))
             else:
-                receipts.append(self._sequential(task, seconds, error))
+                receipts.append(self._sequential(task, spent, error))
         if writing is not None:
+            _, _, waited_s = _timed(writing[2].result)
+            writing[1].busy_s += waited_s
             receipts.append(self._settle(*writing))
         return receipts
 
-    def _settle(self, task: Task, seconds: float, writing: Future) -> Receipt:
-        fields, error, more = writing.result()
-        seconds += more
-        return self._sequential(task, seconds, error) if error is not None else self._ok(task, seconds, 1, fields)
+    def _settle(self, task: Task, spent: Spent, writing: Future) -> Receipt:
+        fields, error, spent.write_s = writing.result()
+        return self._sequential(task, spent, error) if error is not None else self._ok(task, spent, 1, fields)
 
-    def _sequential(self, task: Task, seconds: float = 0.0, error: Exception | None = None) -> Receipt:
+    def _sequential(self, task: Task, spent: Spent | None = None, error: Exception | None = None) -> Receipt:
         """All the attempts that are left, without overlap."""
+        spent = Spent() if spent is None else spent
         for attempt in range(1 if error is None else 2, ATTEMPTS + 1):
-            fields, error, more = _timed(self._attempt, task)
-            seconds += more
+            before = spent.seconds
+            fields, error = self._attempt(task, spent)
+            spent.busy_s += spent.seconds - before
             if error is None:
-                return self._ok(task, seconds, attempt, fields)
+                return self._ok(task, spent, attempt, fields)
         assert error is not None
         text = "".join(traceback.format_exception_only(error)).strip()
-        failed = Receipt(**self._identity(task), status="failed", attempts=ATTEMPTS, error=text, seconds=seconds)
-        return self._keep(task, failed)
+        told = Receipt(**self._identity(task, spent), status="failed", attempts=ATTEMPTS, error=text)
+        return self._keep(task, told)
 
-    def _ok(self, task: Task, seconds: float, attempts: int, fields: dict[str, Any]) -> Receipt:
-        ok = Receipt(**self._identity(task), status="ok", attempts=attempts, seconds=seconds, **fields)
-        return self._keep(task, ok)
+    def _ok(self, task: Task, spent: Spent, attempts: int, fields: dict[str, Any]) -> Receipt:
+        return self._keep(task, Receipt(**self._identity(task, spent), status="ok", attempts=attempts, **fields))
 
-    def _attempt(self, task: Task) -> dict[str, Any]:
-        return self._write(task, self._compute(task, self._read(task)))
+    def _attempt(self, task: Task, spent: Spent) -> tuple[Any, Exception | None]:
+        """What the receipt is told, or what was raised."""
+        inputs, error, seconds = _timed(self._read, task)
+        spent.read_s += seconds
+        if error is not None:
+            return None, error
+        outputs, error, seconds = _timed(self._compute, task, inputs)
+        spent.compute_s += seconds
+        if error is not None:
+            return None, error
+        fields, error, seconds = _timed(self._write, task, outputs)
+        spent.write_s += seconds
+        return fields, error
 
     def _read(self, task: Task) -> Any:
         return self._processor(task).read(task)
@@ -243,7 +272,8 @@ class BlockWorker:
 
     # -------------------------------------------------------------------------------------------------- receipts
 
-    def _identity(self, task: Task) -> dict[str, Any]:
+    def _identity(self, task: Task, spent: Spent | None = None) -> dict[str, Any]:
+        spent = Spent() if spent is None else spent
         return {
             "block_id": task.block.block_id,
             "image_id": task.block.image_id,
@@ -251,6 +281,8 @@ class BlockWorker:
             "fingerprint": task.fingerprint,
             "node": self._node,
             "finished_at": time.time(),
+            "seconds": spent.seconds,
+            **asdict(spent),
         }
 
     def _keep(self, task: Task, receipt: Receipt) -> Receipt:

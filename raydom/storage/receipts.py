@@ -48,6 +48,13 @@ class Receipt:
     error: str | None = None
     seconds: float = 0.0
     """Time that reading, computing and writing it took, added."""
+    read_s: float | None = None
+    """Of this, reading; None in receipts of before this was noted."""
+    compute_s: float | None = None
+    write_s: float | None = None
+    busy_s: float | None = None
+    """Time for which its worker was at nothing else: less than ``seconds`` where reading and writing overlapped with
+    the computation of other blocks."""
     node: str = ""
     finished_at: float = 0.0
     """Seconds since 1970."""
@@ -79,6 +86,10 @@ _SCHEMA = pa.schema(
         ("attempts", pa.int32()),
         ("error", pa.string()),
         ("seconds", pa.float64()),
+        ("read_s", pa.float64()),
+        ("compute_s", pa.float64()),
+        ("write_s", pa.float64()),
+        ("busy_s", pa.float64()),
         ("node", pa.string()),
         ("finished_at", pa.float64()),
         ("checksum", pa.string()),
