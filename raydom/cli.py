@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import itertools
 import logging
 import shlex
 import signal
@@ -15,6 +14,7 @@ import sys
 import threading
 import types
 import typing
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +106,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         commands.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
+    ),
+    "plan": Command(
+        commands.PlanConfig, "raydom.cli:plan", "tell what a block job takes and costs, from a pilot of a few blocks"
     ),
     "submit": Command(
         commands.SubmitConfig, "raydom.cluster.submission:submit", "run any of these on a cluster far away"
@@ -227,7 +230,7 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     namespace = parser.parse_args(list(arguments))
     values: dict[str, Any] = {}
     for option in options:
-        value: Any = _submitted(job) if option.rest else _lookup(namespace, option.dest)
+        value: Any = _LOOKED_AT[name](job) if option.rest else _lookup(namespace, option.dest)
         if value is None and option.optional:
             continue
         place = values
@@ -303,12 +306,15 @@ def _split(arguments: Sequence[str], options: Sequence[_Option]) -> tuple[list[s
     known = {flag: option for option in options for flag in option.flags if flag.startswith("--")}
     own: list[str] = []
     rest: list[str] = []
-    words = iter(arguments)
-    for word in words:
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
         option = known.get(word.partition("=")[0])
         if option is not None:
             has_value = "=" in word or option.arguments.get("action") == "store_true"
-            own += [word] if has_value else [word, *itertools.islice(words, 1)]
+            own += [word] if has_value or not words else [word, words.popleft()]
+            while option.arguments.get("nargs") and option.arguments["type"] is int and words and words[0].isdecimal():
+                own.append(words.popleft())
         elif not rest and word in ("-h", "--help"):
             own.append(word)
         elif rest or word != "--":
@@ -328,6 +334,34 @@ def _submitted(words: Sequence[str]) -> list[str]:
         raise ConfigError(f"{' '.join(words[:2]) or 'nothing'!r} is no job to submit; there is: {known}.")
     commands.check_submitted(named[0], parse(*named))
     return [*named[0].split(), *named[1]]
+
+
+def _planned(words: Sequence[str]) -> list[str]:
+    """The words of a job to be planned.
+
+    Raises:
+        ConfigError: If they are no job, or one that cannot be planned.
+    """
+    named = _named(words)
+    known = ", ".join(commands.PLANNED)
+    if named is None:
+        raise ConfigError(f"{' '.join(words[:2]) or 'nothing'!r} is no job to plan; there is: {known}.")
+    if named[0] not in commands.PLANNED:
+        raise ConfigError(commands.why_not_planned(named[0]))
+    return [*named[0].split(), *named[1]]
+
+
+_LOOKED_AT = {"submit": _submitted, "plan": _planned}
+"""What checks the job that is given to a command."""
+
+
+def plan(config: commands.PlanConfig) -> int:
+    """Forecast a job."""
+    from raydom.cluster.plan import plan as run
+
+    named = _named(config.job)
+    assert named is not None  # as was looked at when it was parsed
+    return run(config, parse(*named))
 
 
 def _gathered(arguments: Sequence[str], flag: str) -> list[str]:

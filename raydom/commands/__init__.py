@@ -16,6 +16,7 @@ from raydom.commands.collections import FindDomainsConfig, InfoConfig, IngestCon
 from raydom.commands.domains import DomainsConfig, TargetFilter
 from raydom.commands.neuron_training import NeuronCompareConfig, NeuronTrainConfig, TruthConfig
 from raydom.commands.neurons import MembraneConfig, NeuronSegmentConfig, NeuronShowConfig
+from raydom.commands.planning import PLANNED, PlanConfig, why_not_planned
 from raydom.commands.search import TUNED, SearchedTraining, TuneStyleConfig
 from raydom.commands.submission import JobsConfig, LogsConfig, StopConfig, SubmitConfig, check_submitted
 from raydom.commands.supervised import BALANCED, NetworkOptions, SupervisedConfig
@@ -23,6 +24,7 @@ from raydom.commands.translation import CycleGanConfig, DritConfig
 
 __all__ = [
     "BALANCED",
+    "PLANNED",
     "TUNED",
     "AdaptationConfig",
     "CompareConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "NeuronTrainConfig",
     "OutputAdversaryConfig",
     "PackConfig",
+    "PlanConfig",
     "SearchedTraining",
     "SegmentConfig",
     "StopConfig",
@@ -59,4 +62,5 @@ __all__ = [
     "TruthConfig",
     "TuneStyleConfig",
     "check_submitted",
+    "why_not_planned",
 ]

@@ -23,6 +23,7 @@ from raydom.config.neurons import (
     SuperpixelConfig,
 )
 from raydom.config.prediction import PredictionConfig
+from raydom.config.prices import LimitConfig, NodeType, PriceConfig, StorePrices
 from raydom.config.search import SCHEDULERS, SEARCHERS, SearchConfig
 from raydom.config.styles import (
     DEFAULT_FEATURES,
@@ -73,16 +74,20 @@ __all__ = [
     "GeneratorSpec",
     "ImageFilter",
     "InstanceConfig",
+    "LimitConfig",
     "MaskRCNNConfig",
     "ModelSpec",
     "MulticutConfig",
     "NetworkConfig",
     "NeuronConfig",
+    "NodeType",
     "NstConfig",
     "NstSettings",
     "PredictionConfig",
+    "PriceConfig",
     "RunConfig",
     "SearchConfig",
+    "StorePrices",
     "StrotssConfig",
     "StyleConfig",
     "StyleOptions",
