@@ -28,6 +28,7 @@ from raydom.cluster.session import num_workers, ray_session
 from raydom.cluster.stopping import StopWatch, drained
 from raydom.config import RunConfig
 from raydom.errors import ClusterError
+from raydom.inference.forecast import batch_size
 from raydom.inference.job import Job
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
@@ -133,7 +134,7 @@ def execute_on_ray(
     """
     _set_data_context()
     workers = min(len(tasks), num_workers(run))
-    size = max(1, min(_tasks_per_batch(tasks), math.ceil(len(tasks) / (2 * workers))))
+    size = batch_size(len(tasks), workers, most_tasks_at_once(tasks))
     texts = [task.to_json() for task in tasks]
     rows: list[Any] = [{"tasks": "\n".join(texts[start : start + size])} for start in range(0, len(texts), size)]
     batches = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -167,7 +168,7 @@ def execute_on_ray(
         ) from error
 
 
-def _tasks_per_batch(tasks: Sequence[Task]) -> int:
+def most_tasks_at_once(tasks: Sequence[Task]) -> int:
     """More of them where they are small: Ray spends some 10 ms on a batch."""
     largest_px = max(math.prod(task.block.write.shape) for task in tasks)
     return min(MAX_TASKS_PER_BATCH, max(TASKS_PER_BATCH, TASKS_PER_BATCH * BLOCK_PX // largest_px))

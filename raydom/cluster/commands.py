@@ -194,40 +194,18 @@ def _find_learning_rate(config: commands.SupervisedConfig) -> int:
 
 def stylize(config: commands.StylizeConfig) -> int:
     """Make the images of a collection look like a style image."""
+    from raydom.cluster.block_jobs import stylize_job
     from raydom.cluster.blocks import run_block_jobs
-    from raydom.inference.job import BlockJob
 
-    job = BlockJob(
-        name=f"stylize {config.style.method}",
-        collection=config.collection,
-        out=config.out,
-        style=config.style,
-        blocks=config.blocks,
-        images=config.images,
-    )
-    return tell(run_block_jobs([job], config.run))
+    return tell(run_block_jobs([stylize_job(config)], config.run))
 
 
 def segment(config: commands.SegmentConfig) -> int:
     """Segment a collection, stylised or not."""
+    from raydom.cluster.block_jobs import segment_job
     from raydom.cluster.blocks import run_block_jobs
-    from raydom.inference.job import BlockJob
 
-    job = BlockJob(
-        name="segment" if config.style.method == "none" else f"segment after {config.style.method}",
-        collection=config.collection,
-        out=config.out,
-        style=config.style,
-        model=config.model,
-        pixel_size_um=config.pixel_size_um,
-        scale=config.scale,
-        threshold=config.threshold,
-        prediction=config.prediction,
-        instances=config.instances,
-        blocks=config.blocks,
-        images=config.images,
-    )
-    return tell(run_block_jobs([job], config.run))
+    return tell(run_block_jobs([segment_job(config)], config.run))
 
 
 def segment_neurons(config: commands.NeuronSegmentConfig) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from raydom.cluster.block_jobs import neuron_job
 from raydom.cluster.blocks import run_block_jobs
 from raydom.commands import MembraneConfig, NeuronSegmentConfig
 from raydom.config import BlockConfig, ImageFilter, RunConfig
 from raydom.inference.job import BlockJob
-from raydom.inference.neuron_job import NeuronJob
 from raydom.inference.neuron_stages import NEURON_JOBS
 from raydom.inference.runner import JobReport
 from raydom.storage import files
@@ -21,25 +19,13 @@ def segment_neurons(config: NeuronSegmentConfig) -> JobReport:
     Returns:
         What became of the job; of the model's, if that did not finish.
     """
-    membranes = config.membranes
-    job = NeuronJob(
-        name="neurons",
-        collection=config.collection,
-        out=config.out,
-        forest=config.forest,
-        boundary=membranes.boundary,
-        inside=membranes.inside,
-        channel=membranes.channel,
-        multicut=config.multicut,
-        blocks=config.blocks,
-        images=config.images,
-    )
+    membranes, boundary = config.membranes, config.membranes.boundary
     if membranes.model is not None:
         report = ask_model(config.collection, config.out, membranes, config.images, config.blocks, config.run)
         if not report.ok:
             return report
-        job = replace(job, boundary=report.job.out)
-    return run_block_jobs([job], config.run, kind=NEURON_JOBS)[0]
+        boundary = report.job.out
+    return run_block_jobs([neuron_job(config, boundary)], config.run, kind=NEURON_JOBS)[0]
 
 
 def multicuts(out: str) -> list[str]:

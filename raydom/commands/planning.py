@@ -31,9 +31,7 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         require(self.pilot >= 0, f"pilot must be >= 0; got {self.pilot}.")
-        require(
-            len(self.sizes) > 0 and min(self.sizes) >= 1, f"sizes must be numbers >= 1; got {list(self.sizes)}."
-        )
+        require(len(self.sizes) > 0 and min(self.sizes) >= 1, f"sizes must be numbers >= 1; got {list(self.sizes)}.")
         require(self.deadline is None or self.deadline > 0, f"deadline must be > 0 hours; got {self.deadline}.")
         require(
             self.deadline is None or self.pilot > 0,

@@ -21,7 +21,7 @@ WORK, TAIL, DRIVER, STORE, START = "workers", "longest task", "driver", "object 
 
 
 def batch_size(num_tasks: int, workers: int, most: int) -> int:
-    """Tasks that a worker takes at a time: at most so many, and fewer where there is not enough for two batches each."""
+    """Tasks that a worker takes at a time: at most so many, fewer where there are not enough for two batches each."""
     return max(1, min(most, math.ceil(num_tasks / (2 * workers))))
 
 
@@ -30,7 +30,7 @@ class StageLoad:
     """The work of a stage."""
 
     name: str
-    seconds: Float[np.ndarray, "tasks"]
+    seconds: Float[np.ndarray, " tasks"]
     """For which each task keeps a worker, in the order in which they are given out."""
     most_at_once: int = 16
     """Tasks to a batch at most."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from raydom.algorithms.large import Styler
@@ -37,6 +38,31 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
     allowed = allowed_gib(run)
     if allowed is None:
         return
+    for image, overview, gib in _needs(job):
+        if overview > allowed:
+            raise ConfigError(
+                f"{image.image_id}: {job.style.method} on an overview of {job.style.overview_px} px needs about "
+                f"{overview:.2g} GiB and a worker may use {allowed:.2g} GiB. Choose --overview-px "
+                f"{int(job.style.overview_px * (allowed / overview) ** 0.5)} or less, or allow more with --memory-gib "
+                "or fewer --workers."
+            )
+        needed = gib(job.blocks.block_size)
+        if needed > allowed:
+            fitting = [n for n in range(16, job.blocks.block_size, 16) if gib(n) <= allowed]
+            remedy = f"Choose --block-size {fitting[-1]} or less" if fitting else "No block size is small enough here"
+            raise ConfigError(
+                f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
+                f"may use {allowed:.2g} GiB. {remedy}, or allow more with --memory-gib or fewer --workers."
+            )
+
+
+def worker_gib(job: BlockJob) -> float:
+    """About what a worker holds at its peak of any image, GiB."""
+    return max(max(overview, gib(job.blocks.block_size)) for _, overview, gib in _needs(job))
+
+
+def _needs(job: BlockJob) -> Iterator[tuple[Image, float, Callable[[int], float]]]:
+    """Of each image what its overview needs, and its blocks by their size, GiB."""
     images = job.chosen_images()
     spec = open_model(job.model, images).spec if job.model is not None else None
     styler = Styler(get_method(job.style.method), style_of(job.style), job.style)
@@ -46,25 +72,11 @@ def check_memory(job: BlockJob, run: RunConfig) -> None:
         looking = styler.looking(grid)
         style_halo = 0 if looking is None else looking.halo_px
         overview_px = min(job.style.overview_px**2, math.prod(grid))
-        needed = overview_px * style_floats * 4 / 2**30
-        if needed > allowed:
-            raise ConfigError(
-                f"{image.image_id}: {job.style.method} on an overview of {job.style.overview_px} px needs about "
-                f"{needed:.2g} GiB and a worker may use {allowed:.2g} GiB. Choose --overview-px "
-                f"{int(job.style.overview_px * (allowed / needed) ** 0.5)} or less, or allow more with --memory-gib or "
-                "fewer --workers."
-            )
+        overview = overview_px * style_floats * 4 / 2**30
         if max(grid) <= job.style.overview_px:  # blocks are cut out of the overview
             style_floats, style_halo = 0.0, 0
         gib = functools.partial(block_gib, job, spec, image, style_floats=style_floats, style_halo=style_halo)
-        needed = gib(job.blocks.block_size)
-        if needed > allowed:
-            fitting = [n for n in range(16, job.blocks.block_size, 16) if gib(n) <= allowed]
-            remedy = f"Choose --block-size {fitting[-1]} or less" if fitting else "No block size is small enough here"
-            raise ConfigError(
-                f"{image.image_id}: a block of {job.blocks.block_size} px needs about {needed:.2g} GiB and a worker "
-                f"may use {allowed:.2g} GiB. {remedy}, or allow more with --memory-gib or fewer --workers."
-            )
+        yield image, overview, gib
 
 
 def allowed_gib(run: RunConfig) -> float | None:
