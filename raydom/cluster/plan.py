@@ -135,7 +135,11 @@ def measure_workload(job: BlockJob | NeuronJob, kind: JobKind, made: JobPlan) ->
     units = units_of(made, job, halo_of(job))
     sizes = output_sizes(job, kind.open_processor, images)
     own_px = sum(float(np.prod(image.plane_shape)) * image.num_planes for image in images)
-    memory = worker_gib(job) if isinstance(job, BlockJob) else max(needed_gib(job.spec.neurons, image, job.blocks.block_size) for image in images)
+    memory = (
+        worker_gib(job)
+        if isinstance(job, BlockJob)
+        else max(needed_gib(job.spec.neurons, image, job.blocks.block_size) for image in images)
+    )
     return Workload(
         images=len(images),
         blocks=len(made.stages["block"]),
