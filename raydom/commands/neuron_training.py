@@ -57,7 +57,7 @@ class NeuronTrainConfig:
     of them."""
 
     collection: str
-    """Labelled collection: sections, or volumes."""
+    """Labelled collection: sections, or volumes. Images of split test are left out, unless only such are chosen."""
     out: str
     """Folder for the forest."""
     truth: TruthConfig

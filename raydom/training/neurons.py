@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.metrics import log_loss, roc_auc_score
 
 from raydom.commands import MembraneConfig, NeuronTrainConfig, TruthConfig
-from raydom.config import ForestConfig, ForestSpec, to_dict
+from raydom.config import ForestConfig, ForestSpec, ImageFilter, to_dict
 from raydom.errors import ConfigError, DataError
 from raydom.neurons.forest import EdgeForest, EdgeGraph
 from raydom.storage import files
@@ -50,6 +52,17 @@ class TrainingImages:
     """Of stylised ones: the name of their collection's folder."""
     collection: str
     images: tuple[LabelledImage, ...]
+
+
+def training_images(uri: str, images: ImageFilter) -> Collection:
+    """The images of a collection that are trained on: those that are meant, without those of split ``test`` unless only
+    such are meant."""
+    chosen = open_collection(uri).filter(**asdict(images))
+    kept = [record.image_id for record in chosen.records if record.split != "test"]
+    if not kept or len(kept) == len(chosen):
+        return chosen
+    logger.warning("%s: %d images of split 'test' are not trained on.", uri, len(chosen) - len(kept))
+    return Collection(chosen.uri, chosen.table.filter(pc.is_in(chosen.table["image_id"], pa.array(kept))))
 
 
 def labelled_images(collection: Collection, truth: TruthConfig, membranes: MembraneConfig) -> tuple[LabelledImage, ...]:
@@ -245,7 +258,7 @@ def plan_forest(config: NeuronTrainConfig) -> ForestPlan:
         ConfigError: For options that do not fit each other or the images.
         DataError: For images without a truth, or with one of another shape.
     """
-    originals = open_collection(config.collection).filter(**asdict(config.images))
+    originals = training_images(config.collection, config.images)
     sources = all_sources(originals, config)
     images = [one.image for source in sources for one in source.images]
     return ForestPlan(config, sources, common_pixel_size(images), check_planes(images), model_hash(config.membranes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,7 @@ from raydom.training.neurons import (
     learnable,
     model_hash,
     told,
+    training_images,
     with_boundaries,
 )
 from raydom.training.superpixel_graphs import GRAPH_VERSION, GraphRecipe, GraphTask, graph_tasks, read_graph
@@ -136,7 +137,7 @@ def plan_comparison(config: NeuronCompareConfig) -> ComparisonPlan:
         ConfigError: For options and images that do not fit each other, and test images that are more than one square.
         DataError: For images without a truth, or with one of another shape.
     """
-    originals = open_collection(config.collection).filter(**asdict(config.images))
+    originals = training_images(config.collection, config.images)
     everything = all_sources(originals, replace(config, select=()))
     selected = all_sources(originals, config) if config.select else ()
     test_truth = replace(config.truth, label=config.test_label or config.truth.label)
@@ -148,6 +149,13 @@ def plan_comparison(config: NeuronCompareConfig) -> ComparisonPlan:
         raise ConfigError(
             f"two collections of --test have the same name: {', '.join(config.test)}. Rename the folders."
         )
+    trained = {one.image.record.sha256 for one in everything[0].images}
+    for one in (one for test in tests for one in test.images):
+        if one.image.record.sha256 in trained:
+            raise ConfigError(
+                f"{one.image.uri} is both trained and tested on: its score would say nothing. Keep them apart, as with "
+                "--split train --test-keep split=test."
+            )
     images = [one.image for source in (*everything, *tests) for one in source.images]
     check_planes(images)
     common_pixel_size(images)

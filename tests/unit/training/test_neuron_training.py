@@ -110,8 +110,11 @@ def test_a_stylised_image_has_its_own_superpixels_and_the_truth_of_its_labels_or
 def test_versions_of_images_that_are_not_trained_on_are_left_out(sections, tmp_path, caplog):
     collection = sections("train", ids=("s0", "s1", "s2"), split={"s0": "train", "s1": "train", "s2": "test"})
     versions = sections("versions", ids=("s0", "s1", "s2"), change=lambda pixels: pixels // 2)
-    run = train(collection, tmp_path / "run", augment=(versions,), images=ImageFilter(split="train"))
+    run = train(collection, tmp_path / "run", augment=(versions,))
+    assert "1 images of split 'test' are not trained on" in caplog.text
     assert list(run.training["augment"]["versions"]) == ["s0", "s1"] and "1 images are versions of none" in caplog.text
+    test = train(collection, tmp_path / "test", images=ImageFilter(split="test"))
+    assert list(test.training["images"]["originals"]) == ["s2"]
     chosen = train(collection, tmp_path / "few", augment=(versions,), select=("image_id=s1", "style=versions"))
     assert list(chosen.training["augment"]["versions"]) == ["s1"]
     with pytest.raises(ConfigError, match="no image has style brick; there is versions"):
@@ -185,6 +188,8 @@ def test_scenarios_are_scored_as_a_segmentation_is_and_rows_are_made_once(sectio
     assert pq.read_table(tmp_path / "table" / "comparison.parquet").num_rows == (14 + 4) * 2
     with pytest.raises(ConfigError, match="no collection of --augment is called brick; there is dark, noisy"):
         compare_scenarios(replace(config, style=("brick",)))
+    with pytest.raises(ConfigError, match="s0.zarr is both trained and tested on"):
+        compare_scenarios(replace(config, test=(train_uri,)))
     with pytest.raises(ConfigError, match="cell-px 96"):
         compare_scenarios(replace(config, neurons=NeuronConfig(superpixels=replace(CELL, cell_px=64))))
 
