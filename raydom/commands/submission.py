@@ -70,6 +70,10 @@ class StopConfig(JobServerConfig):
     """The job, as raydom jobs lists it."""
 
 
+BESIDE = {"evaluate": "prediction", "domains": "collection", "neurons show": "neurons"}
+"""Commands that write beside what they read unless they are told otherwise, and what that is called."""
+
+
 def check_submitted(name: str, job: Any) -> None:
     """Refuse a job whose result would be lost.
 
@@ -81,10 +85,10 @@ def check_submitted(name: str, job: Any) -> None:
         ConfigError: If it writes to a relative path: on the cluster this is a copy of the folder, which goes with the
             head.
     """
-    place = getattr(job, "training", job)
-    out = getattr(place, "out", None) or getattr(place, "prediction", None)
-    if name == "domains" and out is None:
-        out = place.collection
+    job = getattr(job, "training", job)
+    out = getattr(job, "out", None)
+    if out is None and name in BESIDE:
+        out = getattr(job, BESIDE[name])
     if out is not None and "://" not in out and not os.path.isabs(out):  # noqa: PTH117 - no path of this machine
         raise ConfigError(
             f"raydom {name} would write to {out!r}, which on the cluster is a temporary folder of its head. Name a "
