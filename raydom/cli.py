@@ -163,6 +163,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="raydom: %(levelname)s: %(message)s")
     try:
         config = parse(name, arguments)
+        _check_stores(config)
         module, function = command.function.split(":")
         with _heeding_sigterm():
             code: int = getattr(importlib.import_module(module), function)(config)
@@ -209,6 +210,33 @@ def _heeding_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_stores(config: Any) -> None:
+    """Refuse object stores that do not answer, keys that they do not take, and buckets that are not there.
+
+    Raises:
+        ConfigError: Naming the URL and the remedy.
+    """
+    urls = {"/".join(url.split("/", 3)[:3]): url for url in _urls(config)}  # one a bucket
+    if urls:
+        from raydom.storage import stores
+
+        for url in urls.values():
+            if stores.protocol_of(url) in stores.STORES:
+                stores.check(url)
+
+
+def _urls(value: Any) -> Iterator[str]:
+    """All URLs in a configuration."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _urls(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _urls(one)
+    elif isinstance(value, str) and "://" in value:
+        yield value
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:

@@ -18,7 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from raydom.cluster.session import num_workers, ray_session  # first: it sets what Ray reads when it is imported
+from raydom.cluster.session import (  # first: it sets what Ray reads when it is imported
+    num_workers,
+    ray_session,
+    ray_storage,
+)
 
 # isort: split
 import numpy as np
@@ -98,7 +102,7 @@ def search_on_ray(
             ),
             run_config=tune.RunConfig(
                 name=RUN,
-                storage_path=storage,
+                **ray_storage(storage),
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Ray would otherwise start each worker through `uv run` when the driver was: slow, and another environment.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -17,9 +18,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
 
 import ray
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from raydom.config import ClusterConfig, TrainRunConfig
 from raydom.errors import ClusterError, ConfigError
+from raydom.storage import files
 
 EMBEDDED_STORE_BYTES = 512 * 2**20
 """Object store of an embedded Ray: pixels never travel through it."""
@@ -101,6 +104,14 @@ def num_workers(run: ClusterConfig) -> int:
     count = room.get("CPU", 1.0) / run.cpus_per_worker
     gpus = _gpus_per_worker(run)
     return max(1, int(min(count, room.get("GPU", 0.0) / gpus) if gpus else count))
+
+
+def ray_storage(uri: str) -> dict[str, Any]:
+    """Where Ray Train and Tune keep what is theirs; URLs are opened as all others are, with the same keys."""
+    if not files.is_url(uri):
+        return {"storage_path": uri}
+    fs, path = files.file_system(uri)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def _gpus_per_worker(run: ClusterConfig) -> float:

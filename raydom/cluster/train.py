@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from raydom.cluster.session import ray_session  # first: it sets what Ray reads when it is imported
+from raydom.cluster.session import ray_session, ray_storage  # first: it sets what Ray reads when it is imported
 
 # isort: split
 import ray
@@ -80,7 +80,7 @@ def train_on_ray(plan: TrainingPlan) -> bytes:
             scaling_config=_scaling(plan),
             run_config=ray.train.RunConfig(
                 name="ray",
-                storage_path=files.join(plan.out, CHECKPOINTS),
+                **ray_storage(files.join(plan.out, CHECKPOINTS)),
                 failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),

@@ -62,7 +62,7 @@ class Output:
             The levels of the image (at ``""``) and of its labels (at ``labels/<name>``).
         """
         uri = output_uri(self.job, image.image_id)
-        if files.exists(files.join(uri, "zarr.json")):
+        if files.is_file(files.join(uri, "zarr.json")):
             pattern = f"memory://raydom/{uuid.uuid4().hex}"
             try:
                 self._create(pattern, image)

@@ -180,7 +180,7 @@ def _check_writable(out: str) -> None:
     probe = files.join(out, "write-check.tmp")
     try:
         files.write_bytes_atomic(probe, b"raydom")
-        files.remove(probe)
+        files.remove_files([probe])
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error}); choose another --out.") from error
 
@@ -248,7 +248,7 @@ def _write_errors(out: str, refused: Sequence[Refusal]) -> None:
     """The refused files of this run; no file if there are none."""
     uri = files.join(out, ERRORS)
     if not refused:
-        files.remove(uri)
+        files.remove_files([uri])
         return
     schema = pa.schema([(name, pa.string()) for name in ("source_file", "label_file", "error_type", "error")])
     write_table(uri, pa.Table.from_pylist([dataclasses.asdict(refusal) for refusal in refused], schema=schema))

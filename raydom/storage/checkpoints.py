@@ -10,8 +10,7 @@ KEPT = 2
 def save_checkpoint(folder: str, step: int, content: bytes) -> None:
     """Write the checkpoint of a step, then remove all but the last two."""
     files.write_bytes_atomic(files.join(folder, f"step-{step:08d}.pt"), content)
-    for old in files.list_files(folder, ".pt")[:-KEPT]:
-        files.remove(old)
+    files.remove_files(files.list_files(folder, ".pt")[:-KEPT])
 
 
 def latest_checkpoint(folder: str) -> bytes | None:

@@ -86,6 +86,7 @@ class Image:
         self.uri = record.uri if is_absolute else files.join(collection_uri, record.uri)
         self._is_ours = not is_absolute
         self._levels = open_levels(self.uri, all_stored=self._is_ours)
+        self._labels: dict[str, LabelImage] = {}
 
     def __repr__(self) -> str:
         return f"Image({self.image_id!r}, {self.record.axes} {self.record.shape} {self.record.dtype}, {self.uri!r})"
@@ -174,7 +175,9 @@ class Image:
         if name not in self.record.labels:
             there = f"it has {', '.join(self.record.labels)}" if self.record.labels else "it has no labels"
             raise ConfigError(f"image {self.image_id} has no label {name!r}; {there}.")
-        return LabelImage(self, name)
+        if name not in self._labels:  # it reads its metadata once
+            self._labels[name] = LabelImage(self, name)
+        return self._labels[name]
 
 
 class LabelImage:

@@ -1,7 +1,8 @@
 """Files on a local disk or on any object store that fsspec knows, by the same few functions.
 
 A URI is a local path or an fsspec URL (``s3://bucket/prefix``, ``gs://``, ``memory://``). A folder of an object store
-is only a common prefix, so folders are never made or asked for here, except where a local disk needs them.
+is only a common prefix, so folders are never made or asked for here, except where a local disk needs them. What a store
+fails to do for a moment is asked of it again; see ``stores``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from raydom.errors import DataError
+from raydom.errors import ConfigError, DataError
+from raydom.storage import stores
+
+AT_ONCE = 8
+"""Requests that are made at the same time where there are many."""
+
+T = TypeVar("T")
 
 
 def is_url(uri: str) -> bool:
@@ -63,26 +71,35 @@ def file_system(uri: str) -> tuple[Any, str]:
     Raises:
         DataError: If the protocol is unknown or its package is not installed.
     """
-    try:
-        fs, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise DataError(
-            f"{uri}: its file system cannot be used ({error}). For object stores install the package of the "
-            "protocol: s3fs for s3://, gcsfs for gs://, adlfs for abfs://."
-        ) from error
-    return fs, path
+    return stores.file_system(uri)
+
+
+def steady(call: Callable[[], T], uri: str) -> T:
+    """What a call that reads or writes there returns; see ``stores.steady``. Local disks are asked once."""
+    return stores.steady(call, uri) if is_url(uri) else call()
 
 
 def exists(uri: str) -> bool:
     """Whether there is a file, or anything under this prefix."""
     fs, path = file_system(uri)
-    return bool(fs.exists(path))
+    return bool(steady(lambda: fs.exists(path), uri))
+
+
+def is_file(uri: str) -> bool:
+    """Whether there is a file that is not empty; for what is seldom there, this asks a store once, ``exists`` twice."""
+    fs, path = file_system(uri)
+    if isinstance(fs, LocalFileSystem):
+        return Path(path).is_file()
+    try:
+        return bool(steady(lambda: fs.cat_file(path, start=0, end=1), uri))
+    except FileNotFoundError:
+        return False
 
 
 def is_folder(uri: str) -> bool:
     """Whether there is something under this prefix."""
     fs, path = file_system(uri)
-    return bool(fs.isdir(path))
+    return bool(steady(lambda: fs.isdir(path), uri))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -92,18 +109,24 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: If there is none.
     """
     fs, path = file_system(uri)
-    return bytes(fs.cat_file(path))
+    return bytes(steady(lambda: fs.cat_file(path), uri))
 
 
 def write_bytes_atomic(uri: str, content: bytes) -> None:
     """Write a whole file, so that a reader sees the old content or the new one, never a part of it.
 
     On a local disk: a temporary file in the same folder (its name begins with a dot), then a rename. On an object
-    store: one put, which is atomic there.
+    store: one put (of large files one upload in parts), which is atomic there.
+
+    Raises:
+        ConfigError: If there is no such bucket.
     """
     fs, path = file_system(uri)
     if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, content)
+        try:
+            steady(lambda: fs.pipe_file(path, content), uri)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{uri}: there is no such bucket. Make it first, or correct its name.") from error
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +148,7 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     """
     fs, path = file_system(uri)
     try:
-        entries = fs.ls(path, detail=True, refresh=True)
+        entries = steady(lambda: fs.ls(path, detail=True, refresh=True), uri)
     except (FileNotFoundError, NotADirectoryError):
         return []
     names = sorted(_last_part(entry) for entry in entries if _kind(fs, entry) == "file")
@@ -136,7 +159,7 @@ def list_folders(uri: str) -> list[str]:
     """URIs of the folders directly in a folder, sorted; [] if there is none."""
     fs, path = file_system(uri)
     try:
-        entries = fs.ls(path, detail=True, refresh=True)
+        entries = steady(lambda: fs.ls(path, detail=True, refresh=True), uri)
     except (FileNotFoundError, NotADirectoryError):
         return []
     names = sorted(_last_part(entry) for entry in entries if _kind(fs, entry) == "directory")
@@ -160,7 +183,8 @@ def glob(pattern: str) -> list[str]:
     fs, path = file_system(pattern)
     first, *archives = pattern.split("::")  # zip://*.tif::b.zip: what is found is in b.zip
     within = "".join(f"::{archive}" for archive in archives) if first.partition("://")[2] else ""
-    return sorted(fs.unstrip_protocol(found) + within if is_url(pattern) else found for found in fs.glob(path))
+    found = steady(lambda: fs.glob(path), pattern)
+    return sorted(fs.unstrip_protocol(one) + within if is_url(pattern) else one for one in found)
 
 
 def read_json(uri: str) -> Any:
@@ -219,14 +243,43 @@ def remove(uri: str) -> None:
             Path(path).unlink(missing_ok=True)
         return
     with contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+        if "s3" in fs.protocol:  # whose own way looks twice more for what is not there
+            steady(lambda: _remove_s3(fs, path), uri)
+        else:
+            steady(lambda: fs.rm(path, recursive=True), uri)
+
+
+def _remove_s3(fs: Any, path: str) -> None:
+    folder, _, name = path.rstrip("/").rpartition("/")
+    below = fs.find(folder, prefix=f"{name}/")
+    if below:
+        fs.rm([escape(one) for one in below])  # a thousand by one request
+    else:
+        fs.rm_file(path)
+
+
+def remove_files(uris: Iterable[str]) -> None:
+    """Remove files, each by one request; those that are gone do not matter. ``remove`` asks first what is there."""
+
+    def remove_one(uri: str) -> None:
+        fs, path = file_system(uri)
+        with contextlib.suppress(FileNotFoundError):
+            steady(lambda: fs.rm_file(path), uri)
+
+    found = list(uris)
+    if len(found) < 2 or not is_url(found[0]):
+        for uri in found:
+            remove_one(uri)
+        return
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(remove_one, found))
 
 
 def rename(uri: str, to: str) -> None:
     """Give a file another name in the same store; nothing happens if it is gone."""
     fs, path = file_system(uri)
     with contextlib.suppress(FileNotFoundError):
-        fs.mv(path, file_system(to)[1])
+        steady(lambda: fs.mv(path, file_system(to)[1]), uri)
 
 
 def remove_partials(uri: str) -> int:
@@ -252,5 +305,5 @@ def local_copy(uri: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="raydom-") as folder:
         copy = Path(folder) / (path.rstrip("/").rsplit("/", 1)[-1] or "file")
-        fs.get_file(path, str(copy))
+        steady(lambda: fs.get_file(path, str(copy)), uri)
         yield copy

@@ -129,9 +129,9 @@ class Lease:
     def release(self) -> None:
         """End it, unless it is another driver's by now."""
         # The disk may be why the run ends; the dead hold nothing anyway.
-        with contextlib.suppress(OSError), _alone(self._uri):
+        with contextlib.suppress(OSError, ConfigError), _alone(self._uri):
             if self._is_mine():
-                files.remove(self._uri)
+                files.remove_files([self._uri])
 
     def _is_mine(self) -> bool:
         held = _read(self._uri)

@@ -85,7 +85,7 @@ def begin_model_run(uri: str, plan: Mapping[str, Any], usual: Mapping[str, Any] 
     """
     plan = json.loads(json.dumps(plan))
     path = files.join(uri, PLAN)
-    if not files.exists(path):
+    if not files.is_file(path):
         if files.list_files(uri) or files.list_folders(uri):
             raise ConfigError(f"{uri} holds something else than a model run. Choose another --out.")
         files.write_json(path, plan)
@@ -96,7 +96,7 @@ def begin_model_run(uri: str, plan: Mapping[str, Any], usual: Mapping[str, Any] 
             f"{uri} holds another training. It differs in: {'; '.join(changes)}. "
             "Give those settings again to continue it, or choose another --out."
         )
-    return _opened(uri) if files.exists(files.join(uri, MARKER)) else None
+    return _opened(uri) if files.is_file(files.join(uri, MARKER)) else None
 
 
 def withdraw_model_run(uri: str) -> None:
@@ -192,8 +192,8 @@ def _described(spec: Spec) -> str:
 def _opened(uri: str, command: str = "raydom train supervised") -> ModelRun[Any]:
     uri = files.absolute(uri)
     marker = files.join(uri, MARKER)
-    if not files.exists(marker):
-        if files.exists(files.join(uri, PLAN)):
+    if not files.is_file(marker):
+        if files.is_file(files.join(uri, PLAN)):
             raise DataError(
                 f"{uri}: this training has not finished. Run the same command again: it continues "
                 "at its last checkpoint."

@@ -12,7 +12,6 @@ Source: https://arrow.apache.org/docs/format/CanonicalExtensions.html#fixed-shap
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import itertools
@@ -22,9 +21,9 @@ import re
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
@@ -36,6 +35,8 @@ from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.zarr_images import RegionLike, as_region, check_inside
 from raydom.types import Region
+
+T = TypeVar("T")
 
 ROW_GROUP_BYTES = 2**20
 """Rows of about so many bytes, uncompressed, are compressed and read together."""
@@ -155,13 +156,16 @@ class _Footer:
     """The first row of each row group, and the number of rows."""
 
 
-@contextlib.contextmanager
-def _opened(shard: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-    """A shard to read from; faults inside are those of the shard."""
-    try:
-        fs, path = files.file_system(shard)
+def _read(shard: str, read: Callable[[pq.ParquetFile], T], metadata: pq.FileMetaData | None = None) -> T:
+    """What is read of a shard; faults are those of the shard."""
+    fs, path = files.file_system(shard)
+
+    def once() -> T:
         with fs.open(path, "rb", cache_type="none") as file:
-            yield pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+            return read(pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True))
+
+    try:
+        return files.steady(once, shard)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{shard}: this shard is missing. Restore it, or pack the collection again.") from error
     except (pa.ArrowException, OSError) as error:
@@ -172,15 +176,19 @@ def _opened(shard: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.
 
 @functools.lru_cache(maxsize=OPEN_SHARDS)
 def _footer(shard: str) -> _Footer:
-    with _opened(shard) as file:
+    def footer(file: pq.ParquetFile) -> _Footer:
         metadata = file.metadata
         sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         return _Footer(metadata, file.schema_arrow, tuple(itertools.accumulate(sizes, initial=0)))
 
+    return _read(shard, footer)
+
 
 def _read_column(shard: str, group: int, column: str) -> pa.Array:
-    with _opened(shard, _footer(shard).metadata) as file:
+    def values(file: pq.ParquetFile) -> pa.Array:
         return file.read_row_group(group, columns=[column], use_threads=False).column(0).combine_chunks()
+
+    return _read(shard, values, _footer(shard).metadata)
 
 
 class _RowGroups:

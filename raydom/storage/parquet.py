@@ -92,9 +92,13 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[Picture]:
 def is_manifest(uri: str) -> bool:
     """Whether a Parquet file, local or remote, is the manifest of a collection."""
     fs, path = files.file_system(uri)
-    try:
+
+    def columns() -> list[str]:
         with fs.open(path, "rb") as file:
-            return set(pq.read_schema(file).names) >= MANIFEST_COLUMNS
+            return list(pq.read_schema(file).names)
+
+    try:
+        return set(files.steady(columns, uri)) >= MANIFEST_COLUMNS
     except (pa.ArrowException, OSError):
         return False
 

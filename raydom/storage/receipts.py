@@ -129,7 +129,7 @@ class RunFolder:
             DataError: When the note is damaged.
         """
         path = files.join(self.uri, "settings.json")
-        if not files.exists(path):
+        if not files.is_file(path):
             files.write_json(path, settings)
             return
         try:
@@ -178,8 +178,7 @@ class RunFolder:
             files.rename(part, f"{part}.damaged")
         if len(parts) - len(damaged) > 1:
             self._write_part(f"all-{uuid.uuid4().hex}.parquet", list(receipts.values()))
-            for part in parts:  # after the new file is there: a crash in between leaves doubles, never a gap
-                files.remove(part)
+            files.remove_files(parts)  # after the new file is there: a crash in between leaves doubles, never a gap
         return receipts
 
     def _parts(self) -> list[str]:
@@ -243,8 +242,7 @@ class RunFolder:
         return found
 
     def unmark(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            files.remove(path)
+        files.remove_files(paths)
 
     # ------------------------------------------------------------------------------------------------ global pass
 

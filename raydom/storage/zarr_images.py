@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
+from zarr.storage import MemoryStore, StorePath
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
 from raydom.storage.names import check_paths
+from raydom.storage.zarr_stores import ReplacingStore, open_store
 from raydom.types import Region
 
 SMALLEST_LEVEL_PX = 512
@@ -114,7 +116,7 @@ def create_image(
     }
     if overwrite:
         files.remove(uri)
-    elif files.exists(files.join(uri, "zarr.json")):
+    elif files.is_file(files.join(uri, "zarr.json")):
         raise ConfigError(f"{uri}: there is an image already; choose another output, or overwrite it.")
     _write_group(uri, attributes)
     return _create_levels(uri, "", axes, levels, dtype, shard_px, chunk_px)
@@ -141,7 +143,7 @@ def create_labels(
         shape: Of level 0: height and width (axes ``yx``), or planes, height and width of a volume (``zyx``).
         properties: What is known of the objects; each has the number of its object as ``label-value``.
     """
-    if not files.exists(files.join(uri, "zarr.json")):
+    if not files.is_file(files.join(uri, "zarr.json")):
         raise DataError(f"{uri}: no OME-Zarr 0.5 image that labels could be added to.")
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ConfigError(f"{uri}: a label of shape {tuple(shape)}; it is (height, width) or (planes, height, width).")
@@ -196,13 +198,10 @@ def write_region(
 
 
 def store_shards(array: zarr.Array, region: Region, pixels: np.ndarray) -> None:
-    """Put pixels in the place of whole shards, also of damaged ones, which Zarr would refuse to replace."""
-    try:
-        array[(..., *region.slices)] = pixels
-    except READ_ERRORS:
-        for shard in shard_regions(array, region):
-            sync(_stored_shard(array, shard).delete())
-        array[(..., *region.slices)] = pixels
+    """Put pixels in the place of whole shards, damaged ones too; what was there is not read."""
+    place = StorePath(ReplacingStore(array.store), array.path)
+    blind = zarr.AsyncArray(array.metadata, place, config={"write_empty_chunks": True})
+    zarr.Array(blind)[(..., *region.slices)] = pixels
 
 
 def read_multiscale(uri: str, group_path: str = "") -> Multiscale:
@@ -249,7 +248,7 @@ def read_properties(uri: str, label: str) -> list[dict[str, Any]]:
 
 def list_labels(uri: str) -> tuple[str, ...]:
     """Names of the labels of an image, in the order of its metadata."""
-    if not any(files.exists(files.join(uri, "labels", name)) for name in ("zarr.json", ".zattrs")):
+    if not any(files.is_file(files.join(uri, "labels", name)) for name in ("zarr.json", ".zattrs")):
         return ()
     names = tuple(str(name) for name in _attributes(uri, "labels").get("labels", ()))
     check_paths(names, uri)
@@ -262,11 +261,25 @@ def open_array(uri: str, array_path: str, mode: str = "r") -> zarr.Array:
     Raises:
         DataError: If there is no such array.
     """
+    where = files.join(uri, array_path)
+    store = open_store(uri, read_only=mode == "r")
     try:
-        array = zarr.open_array(store=uri, path=array_path, mode=mode)
+        stored = files.read_bytes(files.join(where, "zarr.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        stored = None
+    try:
+        if stored is None:  # of Zarr 2
+            return zarr.open_array(store=store, path=array_path, mode=mode)
+        place, config = StorePath(store, array_path), {"write_empty_chunks": mode != "r"}
+        return zarr.Array(zarr.AsyncArray(_stored_metadata(stored), place, config=config))
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{uri}/{array_path}: no such Zarr array, or it is damaged ({error}).") from error
-    return array if mode == "r" else array.with_config({"write_empty_chunks": True})
+        raise DataError(f"{where}: no such Zarr array, or it is damaged ({error}).") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _stored_metadata(stored: bytes) -> ArrayV3Metadata:
+    """The metadata of an array as they are stored. Read directly: Zarr's own way looks for those of Zarr 2 as well."""
+    return ArrayV3Metadata.from_dict(json.loads(stored))
 
 
 def shard_regions(array: zarr.Array, part: Region | None = None) -> Iterator[Region]:
@@ -296,7 +309,7 @@ def missing_shards(uri: str, array_path: str) -> list[Region]:
 def lost_shards(array: zarr.Array) -> list[Region]:
     """The same of a level that is open."""
     wanted = math.prod(-(-size // shard) for size, shard in zip(array.shape, shards_of(array), strict=True))
-    if array._nshards_initialized == wanted:  # one listing; its public twin counts the chunks within
+    if wanted > 1 and array._nshards_initialized == wanted:  # one listing; its public twin counts the chunks within
         return []
     return [region for region in shard_regions(array) if not has_shard(array, region)]
 
@@ -367,7 +380,8 @@ def _attributes(uri: str, path: str = "") -> dict[str, Any]:
         attributes = dict(group["attributes"])
     except (FileNotFoundError, NotADirectoryError):
         try:
-            attributes = dict(zarr.open_group(store=uri, path=path, mode="r", use_consolidated=False).attrs)
+            store = open_store(uri, read_only=True)
+            attributes = dict(zarr.open_group(store=store, path=path, mode="r", use_consolidated=False).attrs)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{where}: no Zarr group, or it is damaged ({error}).") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -402,7 +416,7 @@ def _create_levels(
     shard_px: int,
     chunk_px: int,
 ) -> tuple[zarr.Array, ...]:
-    store = FsspecStore.from_url(uri) if files.is_url(uri) else LocalStore(uri)
+    store = open_store(uri)
     arrays = []
     for number, shape in enumerate(levels):
         path = files.join(group_path, str(number)) if group_path else str(number)
