@@ -6,7 +6,9 @@ For each job and number of workers: a forecast from a pilot of four blocks, then
 their ratio, both from the start of Ray to the last receipt. stylize: meanstd over a mosaic of retina images. segment:
 an untrained U-Net of 16 channels. objects: nuclei of a mosaic, found by a threshold. A row a run is added to
 ``plan.parquet``, with the load of the machine before and after: a pilot on a busy machine forecasts a busy machine.
-Beside the times on the clock, the time for which workers are busy is compared, which start-up does not disturb.
+Beside the times on the clock (ratio), the time for which workers are busy is compared, which start-up does not disturb
+(busy_ratio), and their CPU time, which other processes hardly disturb (cpu_ratio); both without each worker's first
+block.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import pyarrow.parquet as pq
 from engine import make_model
 
 from raydom.cluster.blocks import run_block_jobs
-from raydom.cluster.pilot import run_pilot
+from raydom.cluster.pilot import first_of_each, run_pilot
 from raydom.cluster.plan import measure_workload, stage_loads
 from raydom.config import InstanceConfig, LimitConfig, RunConfig, StyleConfig
 from raydom.images.intensity import image_statistics
@@ -121,8 +123,14 @@ def compare(name: str, workers: int, data: Path) -> dict[str, Any]:
         run_block_jobs([job], run)
         seconds = time.perf_counter() - began
         load.append(os.getloadavg()[0])
-        receipts = job.folder.read_receipts().values()
-        busy = sum(receipt.busy_s or 0.0 for receipt in receipts)
+        receipts = [receipt for receipt in job.folder.read_receipts().values() if receipt.kind != "seam"]
+        warm = [receipt for receipt in receipts if receipt not in first_of_each(receipts)]
+        seconds_of = {
+            task.key: one for stage in loads for task, one in zip(plan.stages[stage.name], stage.seconds, strict=True)
+        }
+        shares = {name: rate.cpu_share for name, rate in pilot.rates.items()}
+        told_busy = [(seconds_of[f"{one.kind}:{one.block_id}"], shares[one.kind]) for one in warm]
+        busy, cpu = sum(one.busy_s or 0.0 for one in warm), sum(one.cpu_s or 0.0 for one in warm)
         return {
             "job": name,
             "workers": workers,
@@ -131,9 +139,10 @@ def compare(name: str, workers: int, data: Path) -> dict[str, Any]:
             "forecast_s": told.seconds,
             "measured_s": seconds,
             "ratio": told.seconds / seconds,
-            "forecast_busy_s": told.busy_s,
-            "measured_busy_s": busy,
-            "busy_ratio": told.busy_s / busy,
+            "busy_ratio": sum(one for one, _ in told_busy) / busy,
+            "forecast_cpu_s": sum(one * share for one, share in told_busy),
+            "measured_cpu_s": cpu,
+            "cpu_ratio": sum(one * share for one, share in told_busy) / cpu,
             "forecast_start_s": told.start_s,
             "pilot_s": pilot.seconds,
             "load": load[0],

@@ -1,8 +1,9 @@
 """A few blocks of a job, done for real in a scratch output, and what they took.
 
 Blocks are those of the real images, with all that is around them, spread over the collection. What comes after the
-blocks needs all blocks of an image, so it is done on pieces of four blocks cut out of large images. One worker does all
-of it; its first block is not counted, since models are loaded and libraries imported meanwhile: that is start-up.
+blocks needs all blocks of an image, so it is done on pieces of four blocks cut out of large images. As many workers as
+were asked for do it, if there are two blocks for each (else one), so that what they take from each other is measured
+too. The first block of each is not counted, since models are loaded and libraries imported meanwhile: that is start-up.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Rate:
     tasks: int
     """That were measured."""
     seconds_per_unit: float
+    cpu_share: float
+    """CPU time over the time that it took: less than --cpus-per-worker where workers waited, or the machine is busy."""
     read_s: float
     """Mean of a task, as are the others."""
     compute_s: float
@@ -85,13 +88,13 @@ def run_pilot(job: BlockJob | NeuronJob, kind: JobKind, run: RunConfig, num_bloc
     """
     began = time.perf_counter()
     scratch = f"{job.out.rstrip('/')}.pilot-{uuid.uuid4().hex[:8]}"
-    alone = replace(run, workers=1, quiet=True)
+    run = replace(run, workers=pilot_workers(run, num_blocks), quiet=True)
     try:
         if run.serial:
-            return _measured(job, kind, alone, num_blocks, plan, scratch, began, session_s=0.0)
+            return _measured(job, kind, run, num_blocks, plan, scratch, began, session_s=0.0)
         with ray_session(run):
             session_s = time.perf_counter() - began
-            return _measured(job, kind, alone, num_blocks, plan, scratch, began, session_s)
+            return _measured(job, kind, run, num_blocks, plan, scratch, began, session_s)
     finally:
         files.remove(scratch)
 
@@ -108,21 +111,24 @@ def _measured(
 ) -> PilotResult:
     progress = ProgressReport("pilot", 0, "tasks", quiet=True)
     blocks_job = replace(job, out=files.join(scratch, "blocks"))
-    chosen = spread(plan.stages["block"], num_blocks + 1)  # the first is not counted
+    chosen = spread(plan.stages["block"], num_blocks + pilot_workers(run, num_blocks))  # the first are not counted
     larger = {task.block.image_id for task in plan.stages["finish"]}
     ids = dict.fromkeys(task.block.image_id for task in chosen)
     stages = {"overview": [t for t in plan.stages.get("overview", ()) if t.block.image_id in ids], "block": chosen}
     _create(blocks_job, kind, [image_id for image_id in ids if image_id in larger])
     done = _do(blocks_job, kind, run, stages, progress)
     units = _units(job, kind, plan)
-    first = min((done.receipts[task.key] for task in chosen), key=lambda receipt: receipt.finished_at)
-    counted = {key for key in done.receipts if key != f"block:{first.block_id}"} if len(chosen) > 1 else done.receipts
-    rates = _rates(stages, {key: done.receipts[key] for key in counted}, units)
-    stage_walls = {name: wall for name, wall in done.walls.items() if stages[name]}
-    first_stage = next(iter(stage_walls))
-    busy = sum(done.receipts[task.key].busy_s or 0.0 for task in stages[first_stage])
-    late_s = (first.busy_s or 0.0) - rates["block"].seconds_per_unit * units[f"block:{first.block_id}"]
-    worker_s = max(0.0, stage_walls[first_stage] - busy) + max(0.0, late_s)
+    first = first_of_each([done.receipts[task.key] for task in chosen])
+    counted = {key: one for key, one in done.receipts.items() if one not in first}
+    if not any(task.key in counted for task in chosen):  # a worker for each block
+        counted = done.receipts
+    rates = _rates(stages, counted, units)
+    began_with = next(name for name, tasks in stages.items() if tasks)
+    late_s = statistics.mean(
+        max(0.0, (one.busy_s or 0.0) - rates["block"].seconds_per_unit * units[f"block:{one.block_id}"])
+        for one in first
+    )
+    worker_s = late_s + _waited(done, stages[began_with], began_with)
 
     whole = [image_id for image_id in ids if image_id not in larger]
     written, raw = _written(blocks_job, kind, whole)
@@ -138,11 +144,7 @@ def _measured(
         rates |= _rates(later, done.receipts, _units(pieces, kind, piece_plan))
         if "finish" in rates:
             rates.setdefault("pyramid", rates["finish"])
-        stage_s = statistics.median(
-            max(0.0, done.walls[name] - sum(done.receipts[task.key].busy_s or 0.0 for task in tasks))
-            for name, tasks in later.items()
-            if tasks
-        )
+        stage_s = statistics.median(_waited(done, tasks, name) for name, tasks in later.items() if tasks)
         more = _written(pieces, kind, sorted(made))
         written, raw = written + more[0], raw + more[1]
     return PilotResult(
@@ -152,6 +154,28 @@ def _measured(
         read_share=_read_share(job, next(iter(ids))),
         seconds=time.perf_counter() - began,
     )
+
+
+def pilot_workers(run: RunConfig, num_blocks: int) -> int:
+    """Those that were asked for, if there are two blocks for each."""
+    return max(1, min(1 if run.serial else run.workers or 1, num_blocks // 2))
+
+
+def first_of_each(receipts: Iterable[Receipt]) -> list[Receipt]:
+    """The receipts of what each worker finished first."""
+    found: dict[str | None, Receipt] = {}
+    for receipt in sorted(receipts, key=lambda one: one.finished_at):
+        found.setdefault(receipt.worker, receipt)
+    return list(found.values())
+
+
+def _waited(done: _Done, tasks: Sequence[Task], name: str) -> float:
+    """How much longer a stage took than the worker that was busiest, s."""
+    busy: dict[str | None, float] = {}
+    for task in tasks:
+        receipt = done.receipts[task.key]
+        busy[receipt.worker] = busy.get(receipt.worker, 0.0) + (receipt.busy_s or 0.0)
+    return max(0.0, done.walls[name] - max(busy.values()))
 
 
 def spread(things: Sequence[T], number: int) -> list[T]:
@@ -211,9 +235,11 @@ def _rates(
         told = [(receipts[task.key], units[task.key]) for task in tasks if task.key in receipts]
         if told:
             done = [receipt for receipt, _ in told]
+            busy = sum(one.busy_s or 0.0 for one in done)
             rates[name] = Rate(
                 tasks=len(done),
-                seconds_per_unit=sum(one.busy_s or 0.0 for one in done) / sum(size for _, size in told),
+                seconds_per_unit=busy / sum(size for _, size in told),
+                cpu_share=sum(one.cpu_s or 0.0 for one in done) / max(busy, 1e-9),
                 read_s=_mean(one.read_s for one in done),
                 compute_s=_mean(one.compute_s for one in done),
                 write_s=_mean(one.write_s for one in done),

@@ -42,6 +42,7 @@ def facts(work: Workload, pilot: PilotResult | None) -> dict[str, Any]:
             name: {
                 "tried": rate.tasks,
                 "seconds_a_task": rate.seconds_per_unit * float(work.units[name].mean()),
+                "cpu_share": rate.cpu_share,
                 "read_s": rate.read_s,
                 "compute_s": rate.compute_s,
                 "write_s": rate.write_s,

@@ -11,6 +11,7 @@ import itertools
 import json
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -71,10 +72,18 @@ class Spent:
     write_s: float = 0.0
     busy_s: float = 0.0
     """Time for which the worker was at nothing else: less than the others' sum where they overlapped."""
+    cpu_s: float = 0.0
+    """CPU time of the process meanwhile."""
 
     @property
     def seconds(self) -> float:
         return self.read_s + self.compute_s + self.write_s
+
+    def busy_until_now(self, began: tuple[float, float]) -> None:
+        """Count the time since then, by both clocks."""
+        now = _clocks()
+        self.busy_s += now[0] - began[0]
+        self.cpu_s += now[1] - began[1]
 
 
 class BlockWorker:
@@ -106,6 +115,7 @@ class BlockWorker:
         self._open, self._folders = open_processor, folders
         self._processors: dict[int, Processor] = {}
         self._run_id, self._node, self._node_is_alive = run_id, node, node_is_alive
+        self._name = uuid.uuid4().hex[:12]
         self._reader = ThreadPoolExecutor(1) if overlap else None
         self._writer = ThreadPoolExecutor(1) if overlap else None
         self._watch, self._stopping = watch, stopping
@@ -200,7 +210,7 @@ class BlockWorker:
         for number, task in enumerate(tasks):
             if number and self._stopping():
                 break
-            began, spent = time.perf_counter(), Spent()
+            began, spent = _clocks(), Spent()
             inputs, error, spent.read_s = (reading or self._reader.submit(_timed, self._read, task)).result()
             following = tasks[number + 1] if number + 1 < len(tasks) else None
             reading = self._reader.submit(_timed, self._read, following) if following else None
@@ -210,14 +220,15 @@ class BlockWorker:
             if writing is not None:
                 receipts.append(self._settle(*writing))
                 writing = None
-            spent.busy_s = time.perf_counter() - began
+            spent.busy_until_now(began)
             if error is None:
                 writing = (task, spent, self._writer.submit(_timed, self._write, task, outputs))
             else:
                 receipts.append(self._sequential(task, spent, error))
         if writing is not None:
-            _, _, waited_s = _timed(writing[2].result)
-            writing[1].busy_s += waited_s
+            began = _clocks()
+            writing[2].result()
+            writing[1].busy_until_now(began)
             receipts.append(self._settle(*writing))
         return receipts
 
@@ -229,9 +240,9 @@ class BlockWorker:
         """All the attempts that are left, without overlap."""
         spent = Spent() if spent is None else spent
         for attempt in range(1 if error is None else 2, ATTEMPTS + 1):
-            before = spent.seconds
+            began = _clocks()
             fields, error = self._attempt(task, spent)
-            spent.busy_s += spent.seconds - before
+            spent.busy_until_now(began)
             if error is None:
                 return self._ok(task, spent, attempt, fields)
         assert error is not None
@@ -280,6 +291,7 @@ class BlockWorker:
             "kind": task.kind,
             "fingerprint": task.fingerprint,
             "node": self._node,
+            "worker": self._name,
             "finished_at": time.time(),
             "seconds": spent.seconds,
             **asdict(spent),
@@ -297,6 +309,11 @@ class BlockWorker:
             self._folders[job].write_receipts(self._unwritten[job])
             del self._unwritten[job]
         self._last_flush = time.monotonic()
+
+
+def _clocks() -> tuple[float, float]:
+    """The time, and the CPU time of this process, s."""
+    return time.perf_counter(), time.process_time()
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None, float]:

@@ -55,7 +55,12 @@ class Receipt:
     busy_s: float | None = None
     """Time for which its worker was at nothing else: less than ``seconds`` where reading and writing overlapped with
     the computation of other blocks."""
+    cpu_s: float | None = None
+    """CPU time of the worker's process meanwhile, all its threads added: less than ``busy_s`` where it waited for a
+    store, a GPU, or others on a busy machine."""
     node: str = ""
+    worker: str | None = None
+    """Which of the run's workers it was, by a name made up when it began; the first block of each takes longer."""
     finished_at: float = 0.0
     """Seconds since 1970."""
     checksum: str | None = None
@@ -90,7 +95,9 @@ _SCHEMA = pa.schema(
         ("compute_s", pa.float64()),
         ("write_s", pa.float64()),
         ("busy_s", pa.float64()),
+        ("cpu_s", pa.float64()),
         ("node", pa.string()),
+        ("worker", pa.string()),
         ("finished_at", pa.float64()),
         ("checksum", pa.string()),
         ("num_foreground_px", pa.int64()),

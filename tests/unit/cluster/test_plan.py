@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from raydom.cli import main, parse
-from raydom.cluster.pilot import spread
+from raydom.cluster.pilot import first_of_each, pilot_workers, spread
 from raydom.cluster.plan import read_prices, workers_on
 from raydom.config import NodeType, RunConfig
 from raydom.errors import ConfigError
+from raydom.storage.receipts import Receipt
 
 PRICES = """
 head: {name: head, usd_per_hour: 1.0, cpus: 2, memory_gib: 8}
@@ -100,3 +101,16 @@ def test_what_is_tried_is_spread_over_all():
     assert spread(range(10), 2) == [2, 7]
     assert spread(range(3), 5) == [0, 1, 2]
     assert spread(range(9), 3) == [1, 4, 7]
+
+
+def test_the_first_block_of_each_worker_is_known():
+    def receipt(block_id, worker, finished_at):
+        return Receipt(
+            block_id=block_id, image_id="a", kind="block", fingerprint="f", status="ok", attempts=1, worker=worker,
+            finished_at=finished_at,
+        )  # fmt: skip
+
+    told = [receipt("c", "x", 3.0), receipt("a", "x", 1.0), receipt("d", "y", 4.0), receipt("b", "y", 2.0)]
+    assert [one.block_id for one in first_of_each(told)] == ["a", "b"]
+    assert pilot_workers(RunConfig(workers=8), 4) == 2 and pilot_workers(RunConfig(), 4) == 1
+    assert pilot_workers(RunConfig(workers=8, serial=True), 100) == 1
