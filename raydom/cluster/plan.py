@@ -42,6 +42,8 @@ PROCESS_GIB = 0.6
 """Of a worker's process beside its block: Python, Ray and torch; measured: about 0.5."""
 USABLE_MEMORY = 0.8
 """Share of a machine's memory that workers may have: Ray kills some of them at 0.95."""
+LEAST_CPU_SHARE = 0.7
+"""Below it a worker without a GPU is told to have waited."""
 
 
 def plan(config: PlanConfig, command: Planned) -> int:
@@ -70,6 +72,12 @@ def plan(config: PlanConfig, command: Planned) -> int:
         workers = 1 if command.run.serial else command.run.workers or max(1, os.cpu_count() or 1)
         here = forecast(loads, workers, pilot.start, limits)
         offers, notes = make_offers(config.sizes, loads, pilot, work, command.run, prices, limits)
+        share = pilot.rates["block"].cpu_share / command.run.cpus_per_worker
+        if share < LEAST_CPU_SHARE and not command.run.gpus_per_worker:
+            notes.append(
+                f"workers had {share:.2f} of a CPU while they were at their blocks: they waited for the store, or the "
+                "machine of the pilot was busy with other things, in which case an idle one is quicker than this."
+            )
     told = facts(work, pilot)
     best = cheapest(offers, config.deadline) if config.deadline is not None else None
     rows = [offer_row(offer) for offer in offers]
