@@ -41,7 +41,7 @@ REPETITIONS = 5
 
 
 def walls(shape: tuple[int, ...]) -> np.ndarray:
-    """Bright cells of some 30 px with dark walls of 5 px, and noise."""
+    """Bright cells of some 30 px with dark walls of 5 px, and noise, stretched as images are before they are judged."""
     rng = np.random.default_rng(0)
     seeds = np.ones(shape, bool)
     seeds.reshape(-1)[rng.choice(seeds.size, max(seeds.size // 30 ** len(shape), 2), replace=False)] = False
@@ -52,7 +52,9 @@ def walls(shape: tuple[int, ...]) -> np.ndarray:
     for axis in range(len(shape)):
         wall |= np.diff(cells, axis=axis, prepend=0) != 0
     noise = gaussian_filter(rng.standard_normal(shape), 1)
-    return np.clip(0.7 - 0.5 * gaussian_filter(wall.astype(np.float64), 1.5) + 0.1 * noise, 0, 1).astype(np.float32)
+    image = 0.1 * noise - gaussian_filter(wall.astype(np.float64), 1.5)
+    dark, bright = np.percentile(image, [1, 99])
+    return np.clip((image - dark) / (bright - dark), 0, 1).astype(np.float32)
 
 
 def seconds(*calls: Callable[[], object]) -> list[float]:

@@ -84,8 +84,8 @@ def edge_labels(
     """
     if not len(u):
         raise DataError(
-            "the graph has no edge: the image is a single superpixel. Lower the threshold of the superpixels, or leave "
-            "the image out."
+            "the graph has no edge: the image is a single superpixel. Lower the threshold of the superpixels (or, of "
+            "Frangi's evidence, frangi_gamma), or leave the image out."
         )
     num_objects = len(np.unique(overlaps.truth[_counted(overlaps, zero)]))
     if num_objects < 2:
