@@ -91,10 +91,13 @@ def run_pilot(job: BlockJob | NeuronJob, kind: JobKind, run: RunConfig, num_bloc
     run = replace(run, workers=pilot_workers(run, num_blocks), quiet=True)
     try:
         if run.serial:
-            return _measured(job, kind, run, num_blocks, plan, scratch, began, session_s=0.0)
+            return _measured(job, kind, run, num_blocks, plan, scratch, began)
         with ray_session(run):
             session_s = time.perf_counter() - began
-            return _measured(job, kind, run, num_blocks, plan, scratch, began, session_s)
+            measured = _measured(job, kind, run, num_blocks, plan, scratch, began)
+            ended = time.perf_counter()
+        session_s += time.perf_counter() - ended
+        return replace(measured, start=replace(measured.start, session_s=session_s))
     finally:
         files.remove(scratch)
 
@@ -107,7 +110,6 @@ def _measured(
     plan: JobPlan,
     scratch: str,
     began: float,
-    session_s: float,
 ) -> PilotResult:
     progress = ProgressReport("pilot", 0, "tasks", quiet=True)
     blocks_job = replace(job, out=files.join(scratch, "blocks"))
@@ -149,7 +151,7 @@ def _measured(
         written, raw = written + more[0], raw + more[1]
     return PilotResult(
         rates=rates,
-        start=StartUp(session_s=session_s, worker_s=worker_s, stage_s=stage_s),
+        start=StartUp(worker_s=worker_s, stage_s=stage_s),
         written_share=written / raw if raw else None,
         read_share=_read_share(job, next(iter(ids))),
         seconds=time.perf_counter() - began,

@@ -43,7 +43,7 @@ class StartUp:
     """What passes before work begins, s."""
 
     session_s: float = 0.0
-    """Until Ray is there, or joined."""
+    """Until Ray is there, or joined, and at the end until it is left."""
     worker_s: float = 0.0
     """Until a new worker computes: processes, imports, models."""
     stage_s: float = 0.0

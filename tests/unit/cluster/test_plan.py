@@ -114,3 +114,33 @@ def test_the_first_block_of_each_worker_is_known():
     assert [one.block_id for one in first_of_each(told)] == ["a", "b"]
     assert pilot_workers(RunConfig(workers=8), 4) == 2 and pilot_workers(RunConfig(), 4) == 1
     assert pilot_workers(RunConfig(workers=8, serial=True), 100) == 1
+
+
+@pytest.mark.parametrize("planes", [0, 3])
+def test_neurons_are_planned_with_all_their_stages(tmp_path, make_collection, make_forest, mosaic, capsys, planes):
+    _, pixels = mosaic((150, 131), planes=planes)
+    make_collection("c", {"a": pixels[None]})
+    told = ["--collection", f"{tmp_path}/c", "--out", f"{tmp_path}/o", "--block-size", "32", "--serial"]
+    forest = make_forest(planes=planes)
+    before = sorted(tmp_path.iterdir())
+    assert main(["plan", "neurons", "segment", *told, "--forest", forest, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["pilot"]["stages"]) == {"block", "pair", "number", "graph", "solve", "label", "finish"}
+    assert told["blocks"] == told["tasks"]["graph"] == 5 * 5
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_packed_images_are_planned_as_others(tmp_path, make_collection, capsys):
+    rng = np.random.default_rng(0)
+    images = {f"i{n}": rng.integers(0, 255, (3, 40, 50), np.uint8) for n in range(7)}
+    make_collection("in", images)
+    assert main(["pack", f"{tmp_path}/in", "--out", f"{tmp_path}/packed"]) == 0
+    style = f"{tmp_path}/in/images/i0.zarr"
+    told = ["stylize", "--collection", f"{tmp_path}/packed", "--out", f"{tmp_path}/o", "--style", style, "--serial"]
+    capsys.readouterr()
+    assert main(["plan", *told, "--method", "meanstd", "--json", "--pilot", "2", "--sizes", "7", "8"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tasks"] == {"block": 7} and told["pilot"]["stages"]["block"]["tried"] == 2
+    hours = [row["hours"] for row in told["offers"]]
+    assert hours[0] == hours[1]  # there are no more than seven blocks to do
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "packed"]
