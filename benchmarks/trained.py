@@ -133,11 +133,13 @@ def generators(pair: str, seed: int, options: argparse.Namespace, data: Path) ->
     return run
 
 
-def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> str:
-    """The source's U-Net, adapted to the target."""
+def adaptation_of(
+    method: str, pair: str, seed: int, options: argparse.Namespace, data: Path, validate_every: int = 100, **fields: Any
+) -> AdaptationConfig:
+    """The adaptation of the source's U-Net to the target."""
     source, target = PAIRS[pair]
     run = str(options.out / "trained-models" / f"{pair}-{method.replace(', ', '-').replace(' ', '-')}-s{seed}")
-    config = METHODS[method](
+    return METHODS[method](
         source=collection_of(source, "train", data, options.out),
         target=collection_of(target, "train", data, options.out),
         out=run,
@@ -148,14 +150,20 @@ def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data
             batch_size=4,
             crop_px=128,
             learning_rate=1e-3,
-            validate_every=100,
+            validate_every=validate_every,
             precision="bfloat16",
         ),
         run=RUN,
         **NETWORK,
+        **fields,
     )
+
+
+def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> str:
+    """The source's U-Net, adapted to the target."""
+    config = adaptation_of(method, pair, seed, options, data)
     run_training(plan_adaptation(config))
-    return run
+    return config.out
 
 
 def row_of(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> dict[str, Any]:
