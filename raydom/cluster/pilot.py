@@ -121,7 +121,10 @@ def _measured(
     done = _do(blocks_job, kind, run, stages, progress)
     units = _units(job, kind, plan)
     first = first_of_each([done.receipts[task.key] for task in chosen])
-    counted = {key: one for key, one in done.receipts.items() if one not in first}
+    cold = [*first, *first_of_each([done.receipts[task.key] for task in stages["overview"]])]
+    counted = {key: one for key, one in done.receipts.items() if one not in cold}
+    if not any(one.kind == "overview" for one in counted.values()):  # one for each worker
+        counted |= {task.key: done.receipts[task.key] for task in stages["overview"]}
     if not any(task.key in counted for task in chosen):  # a worker for each block
         counted = done.receipts
     rates = _rates(stages, counted, units)

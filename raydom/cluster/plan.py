@@ -69,8 +69,8 @@ def plan(config: PlanConfig, command: Planned) -> int:
     if pilot is not None:
         limits = Limits(**asdict(prices.limits))
         loads = stage_loads(work, pilot, made)
-        workers = 1 if command.run.serial else command.run.workers or max(1, os.cpu_count() or 1)
-        here = forecast(loads, workers, pilot.start, limits)
+        workers = own_workers(command.run)
+        here = None if workers is None else forecast(loads, workers, pilot.start, limits)
         offers, notes = make_offers(config.sizes, loads, pilot, work, command.run, prices, limits)
         share = pilot.rates["block"].cpu_share / command.run.cpus_per_worker
         if share < LEAST_CPU_SHARE and not command.run.gpus_per_worker:
@@ -95,6 +95,14 @@ def plan(config: PlanConfig, command: Planned) -> int:
     if config.deadline is not None:
         tell_deadline(config.deadline, best, offers)
     return 0
+
+
+def own_workers(run: RunConfig) -> int | None:
+    """Workers of the command as it stands; None if a cluster that is joined decides."""
+    if run.serial:
+        return 1
+    joined = run.address or os.environ.get("RAY_ADDRESS")
+    return run.workers or (None if joined else max(1, int((os.cpu_count() or 1) / run.cpus_per_worker)))
 
 
 def job_of(command: Planned) -> tuple[BlockJob | NeuronJob, JobKind]:

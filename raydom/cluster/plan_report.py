@@ -98,7 +98,7 @@ def show(
         show_table(pa.Table.from_pylist(table), title="seconds a task (mean of the job, then of those tried):")
     if here is not None:
         console.print(
-            f"this machine, {here.workers} workers: {here.seconds / 3600:.3f} hours ({here.seconds:.0f} s, of which "
+            f"as the command stands, with {here.workers} workers: {here.seconds / 3600:.3f} hours ({here.seconds:.0f} s, of which "
             f"{here.start_s:.0f} s of start-up); mostly waiting for: {here.limit}.",
             markup=False,
             soft_wrap=True,
