@@ -30,13 +30,20 @@ def segment_neurons(config: NeuronSegmentConfig) -> JobReport:
 
 def multicuts(out: str) -> list[str]:
     """What the multicut of each image of an output came to, a line each."""
-    lines = []
+    lines, single = [], 0
     for uri in files.list_files(files.join(RunFolder.of(out).uri, "multicut"), ".json"):
         told = files.read_json(uri)
+        single += told["num_superpixels"] == 1
         bound = "" if told["bound"] is None else f", none below {told['bound']:.6g}"
         lines.append(
             f"{uri.rsplit('/', 1)[-1].removesuffix('.json')}: {told['num_superpixels']} superpixels, "
             f"{told['num_edges']} borders, energy {told['energy']:.6g}{bound} ({told['solver']})."
+        )
+    if single:
+        lines.insert(
+            0,
+            f"{single} of {len(lines)} images are a single superpixel: no membranes were found there. If there are "
+            "some, train a forest with a lower --evidence.frangi-gamma (fainter ridges count), or with --model.",
         )
     return lines
 
