@@ -28,7 +28,8 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 20.0
 """Waits double from one to the other; each is cut by up to a half at random, so that workers do not ask in step."""
 CHECK_ATTEMPTS = 3
-"""The same before a command begins, which somebody waits for."""
+CHECK_S = 15.0
+"""The same before a command begins, which somebody waits for; and how long each of these may take."""
 TOLD_FROM_S = 2.0
 """Longer waits are told of."""
 
@@ -50,8 +51,9 @@ _BUSY_TYPES = {
 }  # fmt: skip
 """Of botocore, aiohttp, requests, http.client and Azure, by name: none of these need be installed."""
 _BAD_KEYS = {
-    "AuthenticationFailed", "ExpiredToken", "InvalidAccessKeyId", "InvalidAuthenticationInfo", "InvalidToken",
-    "NoCredentialsError", "PartialCredentialsError", "SignatureDoesNotMatch", "TokenRefreshRequired",
+    "401", "AuthenticationFailed", "DefaultCredentialsError", "ExpiredToken", "InvalidAccessKeyId",
+    "InvalidAuthenticationInfo", "InvalidToken", "NoCredentialsError", "PartialCredentialsError", "RefreshError",
+    "SignatureDoesNotMatch", "TokenRefreshRequired",
 }  # fmt: skip
 _NO_BUCKET = {"ContainerNotFound", "InvalidBucketName", "NoSuchBucket", "ParamValidationError"}
 _REMEDIES = {
@@ -85,6 +87,8 @@ def opened(fs: Any) -> Any:
     """A file system that was just opened, with retries of its own left out where it has that setting."""
     if "s3" in fs.protocol:
         fs.retries = 1
+    elif "gs" in fs.protocol:
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traceback of each error that it raises
     return fs
 
 
@@ -97,9 +101,10 @@ def file_system(uri: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(uri, **options_of(uri))
     except (ValueError, ImportError) as error:
+        needs = f" It needs {_remedy(uri)}." if protocol_of(uri) in STORES else ""
         raise DataError(
-            f"{redacted(uri)}: its file system cannot be used ({error}). For object stores install the package of the "
-            "protocol: s3fs for s3://, gcsfs for gs://, adlfs for az://."
+            f"{redacted(uri)}: its file system cannot be used ({redacted(str(error))}).{needs} For object stores "
+            "install the package of the protocol: s3fs for s3://, gcsfs for gs://, adlfs for az://."
         ) from error
     return opened(fs), path
 
@@ -148,7 +153,9 @@ def check(uri: str) -> None:
     fs, path = file_system(uri.rpartition("::")[2])
     bucket = path.partition("/")[0]
     try:
-        steady(lambda: fs.cat_file(f"{bucket}/.raydom-check", start=0, end=1), uri, CHECK_ATTEMPTS)
+        # The clients of other stores ask again by themselves.
+        attempts = CHECK_ATTEMPTS if protocol_of(uri) in S3 else 1
+        steady(lambda: fs.cat_file(f"{bucket}/.raydom-check", start=0, end=1, timeout=CHECK_S), uri, attempts)
     except (FileNotFoundError, PermissionError):
         pass
     except OSError as error:
@@ -176,7 +183,7 @@ def is_momentary(error: BaseException) -> bool:
 
 def explained(error: BaseException, uri: str) -> ConfigError | None:
     """What a refusal means and what to do about it; None for other errors. What the server says is left out."""
-    codes = {code for one in _chain(error) for code in (_answer(one)[1], type(one).__name__) if code}
+    codes = {str(told) for one in _chain(error) for told in (*_answer(one), type(one).__name__)}
     where, bucket = redacted(uri), uri.partition("://")[2].partition("/")[0]
     if codes & _NO_BUCKET:
         return ConfigError(f"{where}: there is no bucket {bucket!r}. Make it first, or correct its name.")
@@ -191,7 +198,7 @@ def _wait_after(error: Exception, uri: str, attempt: int, attempts: int) -> floa
     told = explained(error, uri)
     if told is not None:
         raise told from error
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # as gcsfs says it
         raise PermissionError(
             f"{redacted(uri)}: the store denies this ({_told(error)}). Let these keys read, write, list and remove "
             f"there, or give others: {_remedy(uri)}."
@@ -232,7 +239,7 @@ def _told(error: BaseException) -> str:
         status, code = _answer(one)
         if status is not None or code is not None:
             return " ".join(str(part) for part in (status, code) if part is not None)
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 def _remedy(uri: str) -> str:

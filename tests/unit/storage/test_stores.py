@@ -129,6 +129,7 @@ def test_what_will_not_pass_is_raised_at_once(error: Exception, waits: list[floa
             caused(PermissionError("no"), ClientError(403, "InvalidAccessKeyId")),
             "InvalidAccessKeyId.*AWS_ACCESS_KEY_ID",
         ),
+        (named("HttpError", code=401), r"refuses the keys \(401\)"),  # of gcsfs
         (named("NoCredentialsError"), "none were found. Give: AWS_ACCESS_KEY_ID"),
         (caused(FileNotFoundError("no"), ClientError(404, "NoSuchBucket")), "there is no bucket 'bucket'"),
     ],
