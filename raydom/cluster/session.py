@@ -22,7 +22,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from raydom.config import ClusterConfig, TrainRunConfig
 from raydom.errors import ClusterError, ConfigError
-from raydom.storage import files
+from raydom.storage import files, stores
 
 EMBEDDED_STORE_BYTES = 512 * 2**20
 """Object store of an embedded Ray: pixels never travel through it."""
@@ -110,7 +110,7 @@ def ray_storage(uri: str) -> dict[str, Any]:
     """Where Ray Train and Tune keep what is theirs; URLs are opened as all others are, with the same keys."""
     if not files.is_url(uri):
         return {"storage_path": uri}
-    fs, path = files.file_system(uri)
+    fs, path = stores.file_system(uri, steadied=False)
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 

@@ -70,13 +70,17 @@ def protocol_of(uri: str) -> str:
     return last.partition("://")[0] if "://" in last else ""
 
 
-def options_of(uri: str) -> dict[str, Any]:
-    """What a file system is opened with: no listings kept (others write there too), and no retries but ours."""
+def options_of(uri: str, *, steadied: bool = True) -> dict[str, Any]:
+    """What a file system is opened with: no listings kept (others write there too), and no retries but ours.
+
+    Args:
+        steadied: That all is asked by ``steady``; else the clients keep their own retries.
+    """
     protocol = protocol_of(uri)
     if "::" in uri or protocol not in STORES:
         return {}
     options: dict[str, Any] = {"use_listings_cache": False}
-    if protocol in S3:
+    if protocol in S3 and steadied:
         own = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
         # Of several at once s3fs would ask the size of an object before each reading of it.
         options |= {"config_kwargs": {"retries": {"total_max_attempts": 1}} | own, "max_concurrency": 1}
@@ -92,21 +96,24 @@ def opened(fs: Any) -> Any:
     return fs
 
 
-def file_system(uri: str) -> tuple[Any, str]:
+def file_system(uri: str, *, steadied: bool = True) -> tuple[Any, str]:
     """The fsspec file system of a URI and the path in it.
+
+    Args:
+        steadied: False for use by other libraries, which do not know ``steady``.
 
     Raises:
         DataError: If the protocol is unknown or its package is not installed.
     """
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options_of(uri))
+        fs, path = fsspec.core.url_to_fs(uri, **options_of(uri, steadied=steadied))
     except (ValueError, ImportError) as error:
         needs = f" It needs {_remedy(uri)}." if protocol_of(uri) in STORES else ""
         raise DataError(
             f"{redacted(uri)}: its file system cannot be used ({redacted(str(error))}).{needs} For object stores "
             "install the package of the protocol: s3fs for s3://, gcsfs for gs://, adlfs for az://."
         ) from error
-    return opened(fs), path
+    return opened(fs) if steadied else fs, path
 
 
 def steady(call: Callable[[], T], uri: str, attempts: int = ATTEMPTS) -> T:

@@ -331,7 +331,8 @@ def unreadable_shards(uri: str, array_path: str, part: Region) -> list[Region]:
 def is_made_alike(uri: str, other: str) -> bool:
     """Whether an image has all the metadata of another one, those of its levels and labels included."""
     fs, path = files.file_system(other)
-    documents = [found.removeprefix(path) for found in fs.find(path) if found.endswith("zarr.json")]
+    found = files.steady(lambda: fs.find(path), other)
+    documents = [one.removeprefix(path) for one in found if one.endswith("zarr.json")]
     try:
         return all(
             files.read_json(files.join(uri, one)) == files.read_json(files.join(other, one)) for one in documents
