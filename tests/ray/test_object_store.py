@@ -1,5 +1,6 @@
 """The main job on an S3 server: what it gives on a disk, also when the driver is killed and the store is busy."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -44,6 +45,7 @@ def _forget():
     """File systems are kept with the keys and the address that they were opened with."""
     import s3fs
 
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of connections that are left to the end
     s3fs.S3FileSystem.clear_instance_cache()
 
 

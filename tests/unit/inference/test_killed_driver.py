@@ -41,7 +41,7 @@ def test_a_killed_driver_is_followed_by_another_that_repeats_little(tmp_path, ma
     words += ["--style", "style.tif", "--block-size", "16", "--serial", "--quiet"]
     first = subprocess.Popen([sys.executable, "-m", "raydom.cli", *words], cwd=tmp_path)
     deadline = time.monotonic() + 60
-    while not list((out / "run" / "receipts").glob("*.parquet")):
+    while not any(receipt.kind == "block" for receipt in RunFolder.of(str(out)).read_receipts().values()):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     assert main(words) == 2  # while the first is alive, a second is refused
