@@ -41,7 +41,7 @@ from raydom.storage.pyramids import write_levels
 from raydom.storage.readers import read_image
 from raydom.types import ImageRecord
 
-MOSAIC_PX = {"stylize": (4096, 6144), "segment": (2048, 4096), "objects": (4096, 4096)}
+MOSAIC_PX = {"stylize": (6144, 8192), "segment": (4096, 4096), "objects": (8192, 8192)}
 PILOT = 4
 LIMITS = LimitConfig()
 
