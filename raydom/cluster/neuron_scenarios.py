@@ -53,5 +53,6 @@ def compare_scenarios(config: NeuronCompareConfig) -> list[dict[str, Any]]:
                 write_table(files.join(plan.out, TABLE), pa.Table.from_pylist(list(there.values()), schema=SCHEMA))
                 progress.update()
     asked = [there[hashed] for trial in trials for _, hashed in trial.fingerprints]
-    scenario_figure(asked, f"trained on {config.collection}", files.join(plan.out, PICTURE))
+    name = plan.sources[0].collection.rstrip("/").rsplit("/", 1)[-1]
+    scenario_figure(asked, f"trained on {name}", files.join(plan.out, PICTURE))
     return asked
