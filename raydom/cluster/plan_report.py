@@ -98,8 +98,8 @@ def show(
         show_table(pa.Table.from_pylist(table), title="seconds a task (mean of the job, then of those tried):")
     if here is not None:
         console.print(
-            f"as the command stands, with {here.workers} workers: {here.seconds / 3600:.3f} hours ({here.seconds:.0f} s, of "
-            f"which {here.start_s:.0f} s of start-up); mostly waiting for: {here.limit}.",
+            f"as the command stands, {here.workers} workers: {here.seconds / 3600:.3f} hours ({here.seconds:.0f} s, "
+            f"{here.start_s:.0f} s of start-up); mostly waiting for: {here.limit}.",
             markup=False,
             soft_wrap=True,
         )
