@@ -39,9 +39,9 @@ def compare_scenarios(config: NeuronCompareConfig) -> list[dict[str, Any]]:
     if missing:
         test_images = ImageFilter(keep=config.test_keep)
         boundaries = {
-            uri: told
+            style: told
             for sources, images in ((plan.sources, config.images), (plan.tests, test_images))
-            for uri, told in ask_about(sources, plan.out, config.membranes, images, config.blocks, config.run).items()
+            for style, told in ask_about(sources, plan.out, config.membranes, images, config.blocks, config.run).items()
         }
         tasks = plan.tasks(boundaries)
         make_graphs(plan.recipe, [task for image in tasks.values() for task in image], config.run)

@@ -18,6 +18,7 @@ from raydom.inference.progress import ProgressReport
 from raydom.storage import files
 from raydom.storage.model_run import ModelRun, begin_model_run, withdraw_model_run, write_model_run
 from raydom.training.neurons import GRAPHS, TrainingImages, fit_forest, learnable, load, made, plan_forest
+from raydom.training.stylised import ORIGINALS
 from raydom.training.superpixel_graphs import GraphRecipe, GraphTask, make_graph
 
 A = TypeVar("A")
@@ -105,24 +106,34 @@ def ask_about(
     images: ImageFilter,
     blocks: BlockConfig,
     run: RunConfig,
-) -> dict[str, str]:
+) -> dict[str | None, str]:
     """Have a model tell the membranes of all images, if one is to; returns the collection of its probabilities for
-    each collection.
+    each source, by style.
+
+    Args:
+        sources: Where the images are from.
+        out: Folder below which the probabilities are kept.
+        membranes: The model, if there is one.
+        images: Which of the images that are no versions of others; of stylised ones, which may lack some and what
+            conditions name, all are asked about.
+        blocks: How images are cut.
+        run: Where and how.
 
     Raises:
         ClusterError: If some images could not be asked about.
     """
-    found: dict[str, str] = {}
+    found: dict[str | None, str] = {}
     if membranes.model is None:
         return found
     for source in sources:
-        folder = files.join(out, MEMBRANES, source.style or "originals")
-        report = ask_model(source.collection, folder, membranes, images, blocks, run)
+        folder = files.join(out, MEMBRANES, source.style or ORIGINALS)
+        chosen = ImageFilter() if source.stylised else images
+        report = ask_model(source.collection, folder, membranes, chosen, blocks, run)
         if not report.ok:
             raise ClusterError(
                 f"{membranes.model} could not tell the membranes of {len(report.failed)} blocks of "
                 f"{source.collection}; see {report.job.folder.uri}. The same command with --retry-failed tries them "
                 "again."
             )
-        found[source.collection] = report.job.out
+        found[source.style] = report.job.out
     return found

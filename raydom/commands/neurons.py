@@ -64,7 +64,7 @@ class NeuronShowConfig:
     zero: str | None = None
     """What label 0 of it means: boundary (membranes, and what was not annotated) or background (an object like
     others)."""
-    at: tuple[int, int] | None = None
+    at: tuple[int, ...] = ()
     """Row and column of the first pixel that is drawn. Default: those of a square in the middle."""
     size_px: int = 512
     """Side of the square that is drawn."""
@@ -74,6 +74,7 @@ class NeuronShowConfig:
     """Picture to write. Default: neurons.png in the collection of neurons."""
 
     def __post_init__(self) -> None:
+        require(len(self.at) in (0, 2), f"at is a row and a column; got {self.at}.")
         require(self.size_px >= 16, f"size_px must be >= 16; got {self.size_px}.")
         require(
             (self.label is None) == (self.zero is None),

@@ -92,8 +92,8 @@ class NeuronJob:
         return chosen
 
     def is_alone(self, image: Image) -> bool:
-        """Whether an image is one cell, and done at once."""
-        return max(image.plane_shape) <= self.spec.neurons.superpixels.cell_px
+        """Whether an image is one cell and one block, and done at once."""
+        return max(image.plane_shape) <= min(self.spec.neurons.superpixels.cell_px, self.blocks.block_size)
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,7 +26,7 @@ from raydom.inference.progress import ProgressReport
 from raydom.inference.stopping import check_stop, stop_asked
 from raydom.inference.worker import BlockWorker, Task
 from raydom.storage import files
-from raydom.storage.collection import write_manifest
+from raydom.storage.collection import MANIFEST, write_manifest
 from raydom.storage.lease import lease
 from raydom.storage.receipts import Receipt
 
@@ -118,8 +118,8 @@ def run_jobs(
         keep_parts: Keep what the stages leave for each other, such as overviews; ``RunFolder.forget_parts`` removes it.
 
     Raises:
-        ConfigError: Before the first block, for what cannot be done, when an output was begun with other settings, and
-            while another driver is at work on it.
+        ConfigError: Before the first block, for what cannot be done, when an output was begun with other settings or
+            is a collection that no job made, and while another driver is at work on it.
         ClusterError: When another driver has taken over meanwhile.
         StoppedError: When it was told to stop, after the blocks in flight; see ``stopping.draining``.
     """
@@ -127,6 +127,7 @@ def run_jobs(
     if len(set(outs)) < len(outs):
         raise ConfigError(f"two jobs would write to one output: {sorted(o for o in outs if outs.count(o) > 1)[0]}.")
     for job in jobs:
+        _check_own(job)
         kind.check_memory(job, run)
     plans = [kind.plan(job, number) for number, job in enumerate(jobs)]
     with ExitStack() as leases:
@@ -141,6 +142,16 @@ def run_jobs(
             if report.ok and not keep_parts:
                 report.job.folder.forget_parts()
     return reports
+
+
+def _check_own(job: Job) -> None:
+    """Refuse an output that is a collection already, such as the one that is read: its images would be overwritten."""
+    run = job.folder.uri
+    if files.is_file(files.join(job.out, MANIFEST)) and not files.list_files(run) and not files.list_folders(run):
+        raise ConfigError(
+            f"{job.out} is a collection that this command did not make; its images and labels would be overwritten. "
+            "Choose another --out."
+        )
 
 
 def _run_plans(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,12 +20,14 @@ from raydom.storage.collection import Image, open_collection
 from raydom.storage.tables import read_table
 from raydom.types import Region
 
+logger = logging.getLogger(__name__)
+
 
 def show(config: NeuronShowConfig) -> tuple[str, dict[str, pa.Table]]:
     """Draw a part of an image.
 
     Returns:
-        Where the picture is, and by title the tables of the borders within that part, if there is a truth.
+        Where the picture is, and by title the tables of the borders within that part, if there are some and a truth.
 
     Raises:
         ConfigError: For an image, a part or a label that there is not.
@@ -56,7 +60,11 @@ def show(config: NeuronShowConfig) -> tuple[str, dict[str, pa.Table]]:
     if truth is None:
         return path, {}
     u, v = uv.astype(np.uint64).T
-    labels = edge_labels(u, v, truth_overlaps(parts, truth), told)
+    try:
+        labels = edge_labels(u, v, truth_overlaps(parts, truth), told)
+    except DataError as error:  # a single superpixel, or a single object: there is the picture, and nothing to count
+        logger.warning("%s: borders are not judged: %s", image_id, error)
+        return path, {}
     return path, {
         "borders": edge_scores(probabilities, edges["cut"].to_numpy(zero_copy_only=False), labels),
         "what probabilities are worth": reliability(probabilities, labels),
@@ -66,7 +74,7 @@ def show(config: NeuronShowConfig) -> tuple[str, dict[str, pa.Table]]:
 def _region(config: NeuronShowConfig, image: Image) -> Region:
     shape = image.plane_shape
     size = [min(config.size_px, side) for side in shape]
-    start = [(side - part) // 2 for side, part in zip(shape, size, strict=True)] if config.at is None else config.at
+    start = [(side - part) // 2 for side, part in zip(shape, size, strict=True)] if not config.at else config.at
     region = Region(tuple(start), tuple(begin + part for begin, part in zip(start, size, strict=True)))
     if any(begin < 0 or begin >= side for begin, side in zip(region.start, shape, strict=True)):
         raise ConfigError(f"--at {config.at} is not within {image.image_id}, which is {shape} px.")

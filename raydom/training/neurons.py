@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from raydom.commands import MembraneConfig, NeuronTrainConfig, TruthConfig
 from raydom.config import ForestConfig, ForestSpec, ImageFilter, to_dict
 from raydom.errors import ConfigError, DataError
+from raydom.neurons.calibration import log_loss
 from raydom.neurons.forest import EdgeForest, EdgeGraph
 from raydom.storage import files
 from raydom.storage.collection import Collection, Image, open_collection
 from raydom.storage.model_run import open_model_run
-from raydom.training.stylised import check_versions, open_stylised
+from raydom.training.stylised import ORIGINALS, check_versions, open_stylised
 from raydom.training.superpixel_graphs import (
     GRAPH_VERSION,
     GraphRecipe,
@@ -40,9 +41,6 @@ GRAPHS = "graphs"
 """Folder, within that of a run, of the graphs until the forest is trained."""
 ERRORS_SHOWN = 5
 
-Map = Callable[[Callable[[GraphTask], MadeGraph], Sequence[GraphTask]], Iterable[MadeGraph]]
-"""Applies a function to tasks, here or elsewhere; results may come in any order."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingImages:
@@ -52,6 +50,7 @@ class TrainingImages:
     """Of stylised ones: the name of their collection's folder."""
     collection: str
     images: tuple[LabelledImage, ...]
+    stylised: bool = False
 
 
 def training_images(uri: str, images: ImageFilter) -> Collection:
@@ -125,7 +124,7 @@ def stylised_images(
             version, original = stylised.collection[image_id], labelled[image_id].image
             own = version if truth.label in version.record.labels else original
             images.append(_labelled(version, own, truth.label, channel, None))
-        found.append(TrainingImages(stylised.style, stylised.collection.uri, tuple(images)))
+        found.append(TrainingImages(stylised.style, stylised.collection.uri, tuple(images), stylised=True))
     return tuple(found)
 
 
@@ -163,7 +162,7 @@ def with_boundaries(images: TrainingImages, uri: str | None) -> TrainingImages:
     found = (
         LabelledImage(one.image, one.truth, one.truth_hash, boundaries[one.image.image_id]) for one in images.images
     )
-    return TrainingImages(images.style, images.collection, tuple(found))
+    return replace(images, images=tuple(found))
 
 
 def common_pixel_size(images: Iterable[Image]) -> float | None:
@@ -218,11 +217,11 @@ class ForestPlan:
             "version": GRAPH_VERSION,
         }  # fmt: skip
 
-    def tasks(self, boundaries: Mapping[str, str]) -> list[list[GraphTask]]:
-        """The squares of each image; ``boundaries``: the collection of probabilities of each collection, if there are
-        any that a model told."""
+    def tasks(self, boundaries: Mapping[str | None, str]) -> list[list[GraphTask]]:
+        """The squares of each image; ``boundaries``: the collection of probabilities of each style, if there are any
+        that a model told."""
         folder = files.join(self.out, GRAPHS)
-        sources = (with_boundaries(source, boundaries.get(source.collection)) for source in self.sources)
+        sources = (with_boundaries(source, boundaries.get(source.style)) for source in self.sources)
         return [graph_tasks(one, self.recipe, folder) for source in sources for one in source.images]
 
     def spec(self, names: tuple[str, ...]) -> ForestSpec:
@@ -241,7 +240,7 @@ class ForestPlan:
 def told(sources: Sequence[TrainingImages]) -> dict[str, Any]:
     """The hashes of images, of their truth and of their probabilities, by collection and id."""
     return {
-        source.style or "originals": {
+        source.style or ORIGINALS: {
             one.image.image_id: [
                 one.image.record.sha256, one.truth_hash, None if one.boundary is None else one.boundary.record.sha256,
             ]
@@ -368,7 +367,7 @@ def fit_forest(
         "cut": float(true.mean()),
         "oob_accuracy": float(np.mean((said > 0.5) == (true == 1))),
         "oob_auc": float(roc_auc_score(true, said)),
-        "oob_log_loss": float(log_loss(true, np.clip(said.astype(np.float64), 1e-3, 1 - 1e-3))),
+        "oob_log_loss": log_loss(said, true),
         "seconds_fit": time.perf_counter() - began,
     }
     return TrainedForest(forest, row)

@@ -36,6 +36,7 @@ from raydom.training.neurons import (
     training_images,
     with_boundaries,
 )
+from raydom.training.stylised import ORIGINALS
 from raydom.training.superpixel_graphs import GRAPH_VERSION, GraphRecipe, GraphTask, graph_tasks, read_graph
 
 TABLE = "comparison.parquet"
@@ -112,19 +113,19 @@ class ComparisonPlan:
         tests = [(str(test.style), told([test])) for test in self.tests]
         trials = []
         for scenario in self.scenarios:
-            images = [[style, image_id, known[style or "originals"][image_id]] for style, image_id in scenario.chosen]
+            images = [[style, image_id, known[style or ORIGINALS][image_id]] for style, image_id in scenario.chosen]
             for seed in range(config.forest.seed, config.forest.seed + config.seeds):
                 own = tuple((test, fingerprint(shared, scenario.name, images, seed, of)) for test, of in tests)
                 trials.append(Trial(scenario, seed, own))
         return trials
 
-    def tasks(self, boundaries: Mapping[str, str]) -> dict[tuple[str | None, str], list[GraphTask]]:
+    def tasks(self, boundaries: Mapping[str | None, str]) -> dict[tuple[str | None, str], list[GraphTask]]:
         """The squares of each image, by style (``test_name`` of test images) and id; ``boundaries`` as in
         ``ForestPlan.tasks``."""
         folder = files.join(self.out, GRAPHS)
         found = {}
         for source in (*self.sources, *self.tests):
-            images = with_boundaries(source, boundaries.get(source.collection)).images
+            images = with_boundaries(source, boundaries.get(source.style)).images
             for one in images:
                 found[source.style, one.image.image_id] = graph_tasks(one, self.recipe, folder)
         return found

@@ -19,6 +19,8 @@ from raydom.storage.collection import Collection, Image, open_collection
 from raydom.storage.columns import matching
 from raydom.storage.receipts import RunFolder
 
+ORIGINALS = "originals"
+"""What the images themselves go by among the styles."""
 COLUMNS = ("style", "method", "steps", "content_score")
 """What conditions may ask for beside the columns of the manifest."""
 
@@ -50,10 +52,16 @@ def open_stylised(uris: Sequence[str], select: Sequence[str] = ()) -> tuple[Styl
             made, those that are unknown are empty.
 
     Raises:
-        ConfigError: If two have one name, for an unknown column, and where no image fulfils the conditions.
+        ConfigError: If two have one name or one is called ``ORIGINALS``, for an unknown column, and where no image
+            fulfils the conditions.
         DataError: If one is no collection.
     """
     names = [files.absolute(uri).rstrip("/").rsplit("/", 1)[-1] for uri in uris]
+    if ORIGINALS in names:
+        raise ConfigError(
+            f"a collection of --augment is called {ORIGINALS}, which is what images that are not stylised go by. "
+            "Rename its folder."
+        )
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ConfigError(

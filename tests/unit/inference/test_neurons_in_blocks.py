@@ -148,6 +148,7 @@ def test_images_with_nothing_to_tell_apart_are_one_neuron_or_less(tmp_path, make
         ({"size": 48}, "Choose --block-size 64"),
         ({"channel": 3}, "there is no 3"),
         ({"boundary": "elsewhere"}, "trained on the raw image"),
+        ({"size": 16, "shape": (30, 27)}, "block-size 16 px cannot be cut into the squares of 32 px"),
         ({"volume": True}, "is a volume"),
         ({"pixel_size_um": 0.1}, "trained at 0.004"),
         ({"network": True}, "--forest needs a run of `raydom neurons train`"),
@@ -156,7 +157,7 @@ def test_images_with_nothing_to_tell_apart_are_one_neuron_or_less(tmp_path, make
 def test_what_cannot_be_done_is_refused_before_work(
     tmp_path, make_collection, make_forest, mosaic, make_model, options, told
 ) -> None:
-    _, pixels = mosaic((70, 40))
+    _, pixels = mosaic(options.pop("shape", (70, 40)))
     image = np.stack([pixels] * 3)[None] if options.pop("volume", False) else pixels[None]
     collection = make_collection("c", {"a": image}, pixel_size_um=options.pop("pixel_size_um", None))
     forest = make_model() if options.pop("network", False) else make_forest(pixel_size_um=0.004)

@@ -268,6 +268,15 @@ def _style_file(folder, channels):
     return str(path)
 
 
+def test_a_collection_that_no_job_made_is_never_written_over(tmp_path, make_collection):
+    collection = make_collection("c", _images(0, (30, 40)))
+    before = collection["img0"].numpy()
+    for source in (collection.uri, make_collection("d", _images(1, (30, 40))).uri):
+        with pytest.raises(ConfigError, match="c is a collection that this command did not make"):
+            _run(BlockJob(name="s", collection=source, out=collection.uri, style=StyleConfig(method="none")))
+    assert np.array_equal(open_collection(collection.uri)["img0"].numpy(), before)
+
+
 def test_retrying_does_all_that_failed_whatever_its_kind(tmp_path, make_collection, make_model, monkeypatch):
     collection, model = make_collection("c", _images(6, (64, 64), (64, 40))), make_model()
     job = BlockJob(

@@ -43,7 +43,9 @@ def test_a_picture_is_drawn_and_the_multicut_is_told_apart_from_the_forest(segme
     assert sum(tables["what probabilities are worth"]["edges"].to_pylist()) == forest["edges"]
 
 
-def test_without_a_truth_there_is_a_picture_and_what_is_not_there_is_refused(segmented, make_collection) -> None:
+def test_without_true_borders_there_is_a_picture_and_what_is_not_there_is_refused(
+    segmented, make_collection, caplog
+) -> None:
     collection, out = segmented()
     path, tables = show(NeuronShowConfig(neurons=out, collection=collection, at=(40, 0), size_px=32))
     assert path and not tables
@@ -56,6 +58,9 @@ def test_without_a_truth_there_is_a_picture_and_what_is_not_there_is_refused(seg
     ):
         with pytest.raises(error, match=told):
             show(NeuronShowConfig(**({"neurons": out, "collection": collection, "size_px": 32} | options)))
+    one = make_collection("one", {"a": np.zeros((1, 60, 50), np.uint8)}, {"a": np.ones((60, 50), np.uint8)}).uri
+    path, tables = show(NeuronShowConfig(neurons=out, collection=one, label="label", zero="boundary", size_px=32))
+    assert path and not tables and "the truth has no boundary" in caplog.text
     other = make_collection("other", {"a": np.zeros((1, 9, 9), np.uint8)}).uri
     with pytest.raises(DataError, match="was not made of"):
         show(NeuronShowConfig(neurons=out, collection=other))

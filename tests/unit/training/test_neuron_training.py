@@ -136,6 +136,7 @@ def test_what_cannot_be_learned_from_is_refused(sections, make_collection, tmp_p
     others = sections("others", ids=("s2", "s3"))
     refused(ConfigError, "no version of an image that is trained on: it has s2, s3, and .* s0, s1", augment=(others,))
     refused(ConfigError, "two collections of --augment are called train", augment=(collection, collection))
+    refused(ConfigError, "is called originals", augment=(sections("originals"),))
     smaller = make_collection("smaller", {"s0": pixels[:, :40]}).uri
     refused(DataError, r"s0 is \(40, 96\) px, and its original \(83, 96\)", augment=(smaller,))
     one = make_collection("one", {"a": pixels}, {"a": np.minimum(truth, 1)}).uri
@@ -214,3 +215,18 @@ def test_a_model_is_asked_about_originals_and_stylised_images(sections, make_mod
     assert [len(open_collection(uri)) for uri in told] == [2, 2]
     same = train(collection, tmp_path / "same", membranes=MembraneConfig(boundary=told[0]))
     assert same.spec.boundary == "probability" and same.metrics.to_pylist()[0]["images"] == 2
+
+
+def test_a_model_is_asked_about_training_and_test_images_of_one_collection(sections, make_model, tmp_path):
+    collection = sections("all", ids=("s0", "s1", "s2"))
+    dark = sections("dark", change=lambda pixels: pixels // 2)
+    config = NeuronCompareConfig(
+        collection=collection, augment=(dark,), test=(collection,), out=str(tmp_path / "table"), seeds=1,
+        images=ImageFilter(keep=("image_id!=s2",)), test_keep=("image_id=s2",), truth=TruthConfig(zero="boundary"),
+        membranes=MembraneConfig(model=make_model(depth=2)), blocks=BlockConfig(block_size=96), neurons=NEURONS,
+        forest=ForestConfig(trees=5), run=HERE,
+    )  # fmt: skip
+    rows = compare_scenarios(config)
+    assert [(row["scenario"], row["images"], row["test"]) for row in rows] == [
+        ("original", 2, "all"), ("stylised", 2, "all"), ("original + all", 4, "all"), ("original + dark", 4, "all"),
+    ]  # fmt: skip
