@@ -43,8 +43,8 @@ def train_forest(config: NeuronTrainConfig) -> ModelRun[ForestSpec]:
     boundaries = ask_about(plan.sources, plan.out, config.membranes, config.images, config.blocks, config.run)
     tasks = plan.tasks(boundaries)
     squares = [task for image in tasks for task in image]
-    seconds = make_graphs(plan.recipe, squares, config.run)
     try:
+        seconds = make_graphs(plan.recipe, squares, config.run)
         graphs, names = learnable(load(squares), config.truth)
         trained = fit_forest(graphs, names, config.forest, num_threads(config.run))
     except DataError:  # of these images with these settings nothing can come; others may be tried in the same folder

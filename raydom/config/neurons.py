@@ -143,3 +143,7 @@ class ForestSpec:
     """Whether it was trained on single planes, not on volumes."""
     pixel_size_um: float | None = None
     """Of the images that it was trained on, um."""
+    inside: bool = False
+    """Whether the probabilities were of the inside of neurons."""
+    channel: int = 0
+    """Of the images that it was trained on, counted from 0."""

@@ -7,8 +7,8 @@ what is done.
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 from raydom.config import (
@@ -34,6 +34,8 @@ from raydom.storage.model_run import ModelRun, open_forest_run
 from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.receipts import RunFolder
 from raydom.types import Block, Region
+
+logger = logging.getLogger(__name__)
 
 NEURON_VERSION = 1
 """Raised when the labels change for a reason that no setting tells."""
@@ -194,6 +196,9 @@ def check_neurons(job: NeuronJob) -> None:
         has = "the raw image" if spec.boundary == "frangi" else "probabilities of membranes"
         wrong = "Leave --boundary and --model out" if spec.boundary == "frangi" else "Give --boundary or --model"
         raise ConfigError(f"{job.forest} was trained on {has}. {wrong}, or train another forest.")
+    for option, now, then in (("inside", job.inside, spec.inside), ("channel", job.channel, spec.channel)):
+        if now != then:  # right where the model or the images are others than in training
+            logger.warning("%s was trained with --%s %s, and is asked with %s.", job.forest, option, then, now)
     for image in images:
         if image.is_volume == spec.planes:
             kinds = ("single planes", "volumes")
@@ -210,7 +215,7 @@ def check_neurons(job: NeuronJob) -> None:
             )
 
 
-def check_evidence(collection: str, images: Iterable[Image], boundary: str | None, channel: int) -> None:
+def check_evidence(collection: str, images: Collection, boundary: str | None, channel: int) -> None:
     """Refuse images without that channel, and boundaries that are not of these images.
 
     Raises:
@@ -218,6 +223,11 @@ def check_evidence(collection: str, images: Iterable[Image], boundary: str | Non
         DataError: For a collection that is not complete.
     """
     boundaries = None if boundary is None else open_collection(boundary)
+    several = max((image.num_channels for image in images), default=1)
+    if several > 1:
+        logger.warning(
+            "%s: of up to %d channels only channel %d is looked at (--channel).", collection, several, channel
+        )
     for image in images:
         if not 0 <= channel < image.num_channels:
             raise ConfigError(

@@ -70,7 +70,8 @@ def multicut(
     config: MulticutConfig,
     parts: Int64[np.ndarray, " m"] | None = None,
 ) -> Multicut:
-    """The partition of the graph with the least energy that the solver finds; always the same for the same graph.
+    """The partition of the graph with the least energy that the solver finds; always the same for the same graph
+    (unless the exact solver is ended by its time limit).
 
     Nodes without edges are alone. Costs of parallel edges add up.
 

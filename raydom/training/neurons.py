@@ -234,6 +234,8 @@ class ForestPlan:
             boundary="frangi" if raw else "probability",
             planes=self.planes,
             pixel_size_um=self.pixel_size_um,
+            inside=self.config.membranes.inside,
+            channel=self.config.membranes.channel,
         )
 
 

@@ -182,7 +182,7 @@ def test_a_block_that_does_not_fit_is_refused(tmp_path, make_collection, make_fo
 
 
 def test_a_probability_of_the_inside_says_the_same_as_one_of_membranes(
-    tmp_path, make_collection, make_forest, mosaic
+    tmp_path, make_collection, make_forest, mosaic, caplog
 ) -> None:
     _, pixels = mosaic((70, 85))
     probability = 255 - pixels
@@ -194,4 +194,7 @@ def test_a_probability_of_the_inside_says_the_same_as_one_of_membranes(
         (report,) = run(job(collection, forest, tmp_path / str(number), **options))
         assert report.ok
     assert np.array_equal(made(tmp_path / "0")[2], made(tmp_path / "1")[2])
+    assert [
+        record.getMessage() for record in caplog.records if "--inside False, and is asked with True" in record.message
+    ]
     assert np.array_equal(made(tmp_path / "0")[0][0], probability)
