@@ -1,5 +1,7 @@
 """Submission without a cluster: what is refused before, how endings are told apart, and what is repeated."""
 
+import os
+
 import pytest
 import requests
 from ray.job_submission import JobDetails
@@ -94,6 +96,8 @@ def test_a_terminal_can_be_left_and_no_secret_travels(monkeypatch, tmp_path, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
     monkeypatch.setattr("raydom.cluster.submission.JobServer", Left)
+    for name in [name for name in os.environ if name.startswith("RAYDOM_")]:  # which would travel
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert main(["submit", "--wait", "info", "s3://b/my collection", "--env", "OMP_NUM_THREADS"]) == 130
