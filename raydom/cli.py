@@ -89,21 +89,21 @@ COMMANDS: dict[str, Command] = {
     "segment": Command(
         commands.SegmentConfig, "raydom.cluster.commands:segment", "segment a collection, stylised or not"
     ),
+    "neurons train": Command(
+        commands.NeuronTrainConfig, "raydom.cluster.commands:train_neurons", "train a forest to tell borders of neurons"
+    ),
     "neurons segment": Command(
         commands.NeuronSegmentConfig, "raydom.cluster.commands:segment_neurons", "segment neurons by a multicut"
     ),
     "neurons show": Command(
         commands.NeuronShowConfig, "raydom.cluster.commands:show_neurons", "draw segmented neurons and what is wrong"
     ),
-    "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
-    "neurons train": Command(
-        commands.NeuronTrainConfig, "raydom.cluster.commands:train_neurons", "train a forest to tell borders of neurons"
-    ),
     "neurons compare": Command(
         commands.NeuronCompareConfig,
         "raydom.cluster.commands:compare_neurons",
         "score what stylised images are worth in training such a forest",
     ),
+    "evaluate": Command(commands.EvaluateConfig, "raydom.cluster.commands:evaluate", "score labels against the truth"),
     "compare": Command(
         commands.CompareConfig, "raydom.cluster.commands:compare", "score models x style methods on a target"
     ),

@@ -10,36 +10,31 @@ def open_mortal(job, device):
     """The processor of a job that kills its worker at the first block, and at the first labels of objects."""
     from raydom.inference.predictor import Predictor
 
-    class Mortal(Predictor):
-        def write(self, task, outputs):
-            if task.kind in ("block", "label"):
-                try:
-                    os.close(os.open(f"{job.out}-{task.kind}", os.O_CREAT | os.O_EXCL))
-                except FileExistsError:
-                    pass
-                else:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return super().write(task, outputs)
-
-    return Mortal(job, device)
+    return _mortal(Predictor, ("block", "label"))(job, device)
 
 
 def open_mortal_neurons(job, device):
     """The processor of a neuron job that kills its worker at the first superpixels, and at the first graph."""
     from raydom.inference.neuron_stages import NeuronProcessor
 
-    class Mortal(NeuronProcessor):
+    return _mortal(NeuronProcessor, ("block", "graph"))(job, device)
+
+
+def _mortal(processor, kinds):
+    """A processor that kills its process before the first task of each of these kinds is written."""
+
+    class Mortal(processor):
         def write(self, task, outputs):
-            if task.kind in ("block", "graph"):
+            if task.kind in kinds:
                 try:
-                    os.close(os.open(f"{job.out}-{task.kind}", os.O_CREAT | os.O_EXCL))
+                    os.close(os.open(f"{self.job.out}-{task.kind}", os.O_CREAT | os.O_EXCL))
                 except FileExistsError:
                     pass
                 else:
                     os.kill(os.getpid(), signal.SIGKILL)
             return super().write(task, outputs)
 
-    return Mortal(job, device)
+    return Mortal
 
 
 def on_white(content, style, config, generator):
