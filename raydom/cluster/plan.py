@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-import yaml
 from rich.console import Console
 
 from raydom.cluster.block_jobs import neuron_job, segment_job, stylize_job
@@ -34,7 +33,7 @@ from raydom.inference.neuron_job import NeuronJob, needed_gib
 from raydom.inference.neuron_stages import NEURON_JOBS
 from raydom.inference.runner import BLOCK_JOBS, JobKind
 from raydom.inference.workload import Workload, halo_of, input_bytes, output_sizes, units_of
-from raydom.storage import files
+from raydom.storage.yaml_files import read_mapping
 
 Planned = StylizeConfig | SegmentConfig | NeuronSegmentConfig
 
@@ -131,14 +130,7 @@ def read_prices(uri: str | None) -> PriceConfig:
     """
     if uri is None:
         return PriceConfig(limits=LimitConfig())
-    try:
-        content = yaml.safe_load(files.read_bytes(uri))
-    except FileNotFoundError:
-        raise ConfigError(f"--prices {uri}: there is no such file. See jobs/prices/aws.yaml for an example.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--prices {uri} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"--prices {uri} holds no prices. See jobs/prices/aws.yaml for an example.")
+    content = read_mapping(uri, "--prices", "prices. See jobs/prices/aws.yaml for an example.")
     try:
         return from_dict(PriceConfig, content)
     except ConfigError as error:

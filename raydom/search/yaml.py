@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from raydom.errors import ConfigError
 from raydom.storage import files
+from raydom.storage.yaml_files import read_mapping
 
 
 def read_yaml(uri: str) -> dict[str, Any]:
@@ -18,14 +18,7 @@ def read_yaml(uri: str) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is missing, or holds something else.
     """
-    try:
-        read = yaml.safe_load(files.read_bytes(uri))
-    except FileNotFoundError:
-        raise ConfigError(f"--space {uri}: there is no such file.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--space {uri} cannot be read: {error}") from error
-    if not isinstance(read, Mapping):
-        raise ConfigError(f"--space {uri} holds no fields; write a line a field, such as nst.steps: [20, 40].")
+    read = read_mapping(uri, "--space", "fields; write a line a field, such as nst.steps: [20, 40].")
     return flattened(read)
 
 
