@@ -11,8 +11,8 @@ if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for step in range(20):
-    if step == 10:
+for step in range(40):
+    if step == 20:
         before = faults()
     torch.ones(64 * 2**20 // 4).add(1)
 print(faults() - before)
@@ -25,5 +25,5 @@ def test_freed_memory_is_used_again_without_new_pages():
         int(subprocess.run([sys.executable, "-c", SCRIPT, how], check=True, capture_output=True).stdout)
         for how in ("default", "keep")
     )
-    assert default > 500  # 64 MiB, which glibc never keeps by itself, twice a step: pages of 4 KiB, or of 2 MiB
-    assert kept < default / 10
+    assert default > 1000  # 64 MiB, which glibc never keeps by itself, twice a step: pages of 4 KiB, or of 2 MiB
+    assert kept < default / 4  # small objects between the arrays may cost a few of them their place, and new pages
