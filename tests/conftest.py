@@ -5,11 +5,24 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 torch.set_num_threads(1)
+
+
+class RayInOneProcess(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all tests of Ray to one process of pytest-xdist: there is one Ray for them, and it has two CPUs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/ray" if nodeid.startswith("tests/ray/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayInOneProcess:
+    return RayInOneProcess(config, log)
 
 
 @pytest.fixture(scope="session")
