@@ -2,9 +2,9 @@
 
     uv run python benchmarks/faults.py [NAME...]
 
-A collection of synthetic cells is segmented with a small network; the style method ``disturbed``, below, changes no
-pixel, but sleeps, raises, kills its process or eats the memory as the files in a folder tell it. A scenario asserts
-what it promises, and that all arrays and the manifest are those of the undisturbed serial run, bit for bit. Rows go to
+A collection of synthetic cells is segmented with a small network; the style method ``disturbed`` changes no pixel,
+but sleeps, raises, kills its process or eats the memory as the files in a folder tell it. A scenario asserts what it
+promises, and that all arrays and the manifest are those of the undisturbed serial run, bit for bit. Rows go to
 ``benchmarks/results/faults.parquet``. Mounting small file systems (read-only, full) needs root; else these are skipped.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import importlib
 import json
 import operator
@@ -23,85 +22,23 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import tifffile
-import torch
-import zarr
-from models import write_untrained
+from disturbed import FOLDER, kill, memory_gib
+from fault_site import IMAGES, NUM_BLOCKS, WHITE_BLOCK, Case, Site, contents, keep_rows, lines_of
 
 from raydom.cli import main as raydom
-from raydom.config import NetworkConfig
-from raydom.images.synthetic import MICROSCOPES, make_cells, render
-from raydom.networks.build import build_network
 from raydom.report.tables import show_table
-from raydom.storage import zarr_images
 from raydom.storage.receipts import RunFolder
 
-BLOCK_PX = 64
-IMAGES = {"a": (600, 260), "b": (256, 256), "c": (50, 40)}
-WHITE = (slice(128, 192), slice(64, 128))
-"""The block of image a that is all white: the one that scenarios let fail."""
-WHITE_BLOCK = "a@128-64"
-NUM_BLOCKS = 50 + 16 + 1
 ALWAYS = 10**6
-TIMEOUT_S = 300.0
 
 
 # ------------------------------------------------------------------------------------------------- in the processes
-
-
-def disturbed(content: Any, style: Any, config: Any, generator: Any) -> torch.Tensor:
-    """The pixels as they are, after what the files in the folder FAULTS ask for; a style method.
-
-    ``calls`` there gets a line a call. ``slow`` holds seconds. ``raise``, ``kill``, ``hog`` (memory) and ``hang``
-    (seconds) hold how often the white block does so.
-    """
-    folder = Path(os.environ["FAULTS"])
-    pixels = content.pixels.cpu().numpy()
-    is_white = float((pixels > 0.99).mean()) > 0.25  # neighbours only see its border
-    with (folder / "calls").open("a") as log:
-        log.write(f"{zlib.crc32(pixels.tobytes()):08x} {os.getpid()} {time.time()} {int(is_white)}\n")
-    if (folder / "slow").exists():
-        time.sleep(float((folder / "slow").read_text()))
-    for fault, act in {"raise": _raise, "kill": _kill, "hog": _hog, "hang": _hang}.items():
-        if is_white and (folder / fault).exists():
-            with (folder / f"{fault}-done").open("a") as done:
-                done.write("x")
-            if (folder / f"{fault}-done").stat().st_size <= int((folder / fault).read_text()):
-                act()
-    return content.pixels  # type: ignore[no-any-return]
-
-
-disturbed.pointwise = True  # type: ignore[attr-defined]
-
-
-def _raise() -> None:
-    raise RuntimeError("no luck")
-
-
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _hog() -> None:
-    held = []
-    for _ in range(int(min(8.0, _memory_gib()["MemAvailable"] - 2.0) * 4)):  # twice what the monitor allows
-        held.append(np.ones(2**28, np.uint8))
-        time.sleep(0.02)
-    time.sleep(20)  # by then Ray's monitor has seen it
-
-
-def _hang() -> None:
-    time.sleep(30)
 
 
 def die_at(target: str, call: int, holding: str, *arguments: str) -> int:
@@ -122,7 +59,7 @@ def die_at(target: str, call: int, holding: str, *arguments: str) -> int:
     def counted(*args: Any, **options: Any) -> Any:
         seen[0] += holding in str(args[0])
         if seen[0] == call and holding in str(args[0]):
-            _kill()
+            kill()
         return original(*args, **options)
 
     setattr(owner, last, counted)
@@ -131,16 +68,10 @@ def die_at(target: str, call: int, holding: str, *arguments: str) -> int:
 
 def wait_for(path: str, *arguments: str) -> int:
     """A command that has loaded all it needs and begins when a file is there."""
-    import raydom.cluster.blocks
-
-    assert raydom.cluster.blocks
+    importlib.import_module("raydom.cluster.blocks")
     Path(f"{path}.ready").touch()
     while not Path(path).exists():
         time.sleep(0.005)
-    return main_of(*arguments)
-
-
-def main_of(*arguments: str) -> int:
     return raydom(arguments)
 
 
@@ -148,11 +79,10 @@ def lose_nodes(kills: int, *arguments: str) -> int:
     """A command on a cluster of three nodes in this machine, of which those at work are killed one after another."""
     from ray.cluster_utils import Cluster
 
-    folder = Path(os.environ["FAULTS"])
+    folder = Path(os.environ[FOLDER])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    code = "import sys, faults; sys.exit(faults.main_of(*sys.argv[1:]))"
-    command = subprocess.Popen([sys.executable, "-c", code, *arguments, "--address", cluster.address])
+    command = subprocess.Popen([sys.executable, "-m", "raydom.cli", *arguments, "--address", cluster.address])
     only_white = (folder / "hang").exists()
     for number in range(kills):
         pid = _next_call(folder, (number + 1) * (1 if only_white else 12), only_white)
@@ -171,7 +101,7 @@ def lose_nodes(kills: int, *arguments: str) -> int:
 def _next_call(folder: Path, count: int, only_white: bool) -> int:
     """The process that made the nth call; waits for it."""
     while True:
-        calls = [line.split() for line in _lines(folder / "calls")]
+        calls = [line.split() for line in lines_of(folder / "calls")]
         calls = [call for call in calls if call[3] == "1" or not only_white]
         if len(calls) >= count:
             return int(calls[count - 1 if only_white else -1][1])
@@ -180,204 +110,6 @@ def _next_call(folder: Path, count: int, only_white: bool) -> int:
 
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-
-
-def _memory_gib() -> dict[str, float]:
-    lines = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
-    return {line[0].rstrip(":"): int(line[1]) / 2**20 for line in lines}
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-# ---------------------------------------------------------------------------------------------------------- the site
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fresh output, and the files that ask for faults."""
-
-    folder: Path
-    collection: Path
-    model: Path
-    style: Path
-    out: Path
-    environment: dict[str, str] = field(default_factory=dict)
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def faults(self) -> Path:
-        return self.folder / "faults"
-
-    def ask(self, **faults: float) -> None:
-        for name, amount in faults.items():
-            (self.faults / name).write_text(str(amount))
-
-    def calm(self) -> None:
-        """No faults any more."""
-        for path in self.faults.iterdir():
-            if path.name != "calls":
-                path.unlink()
-
-    def words(self, *options: str) -> list[str]:
-        words = ["segment", "--collection", str(self.collection), "--model", str(self.model), "--out", str(self.out)]
-        words += ["--method", "faults:disturbed", "--style", str(self.style), "--block-size", str(BLOCK_PX), "--quiet"]
-        return [*words, *options]
-
-    def start(self, *options: str, driver: str = "main_of()") -> Process:
-        """The command in a process of its own, on Ray (two workers) unless ``--serial`` is among the options.
-
-        Args:
-            driver: Which function of this file starts it, with the arguments before those of the command.
-        """
-        where = options if "--serial" in options else ("--workers", "2", *options)
-        name, _, given = driver.rstrip(")").partition("(")
-        call = f"faults.{name}({given}{',' if given else ''} *sys.argv[1:])"
-        environment = (
-            os.environ
-            | self.environment
-            | {
-                "FAULTS": str(self.faults),
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]),
-                "RAY_TMPDIR": str(self.folder.parent / "r"),  # short: sockets lie there
-            }
-        )
-        environment.pop("RAY_ADDRESS", None)
-        code = f"import sys, faults; sys.exit({call})"
-        self.started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code, *self.words(*where)],
-                env=environment,
-                cwd=self.folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-        )
-        return Process(self.started[-1])
-
-    def run(self, *options: str, driver: str = "main_of()") -> tuple[int, str]:
-        """The exit code and what was printed."""
-        return self.start(*options, driver=driver).end()
-
-    def calls(self) -> list[tuple[str, int, float]]:
-        """What was computed until now: a hash of the block's pixels, the process, and when."""
-        split = [line.split() for line in _lines(self.faults / "calls")]
-        return [(one[0], int(one[1]), float(one[2])) for one in split]
-
-    def repeated(self) -> int:
-        calls = [block for block, _, _ in self.calls()]
-        return len(calls) - len(set(calls))
-
-    def wait(self, until: Callable[[], Any], process: Process) -> None:
-        """Wait for something while a process is at work."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while not until():
-            if process.popen.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"ended too early or hangs: {process.end()}")
-            time.sleep(0.02)
-
-    def receipts(self) -> dict[str, int]:
-        """How many blocks have each status."""
-        found = [r.status for r in RunFolder.of(str(self.out)).read_receipts().values() if r.kind == "block"]
-        return {status: found.count(status) for status in sorted(set(found))}
-
-    def parts(self) -> list[Path]:
-        return sorted((self.out / "run" / "receipts").glob("part-*.parquet"))
-
-    def killed_half_way(self) -> None:
-        """A serial run that is killed when about half of the blocks are done."""
-        self.ask(slow=0.03)
-        process = self.start("--serial")
-        self.wait(lambda: len(self.parts()) >= 3, process)
-        process.kill()
-        self.calm()
-
-
-@dataclass(frozen=True)
-class Process:
-    popen: subprocess.Popen[str]
-
-    def kill(self) -> None:
-        self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
-
-    def end(self) -> tuple[int, str]:
-        """Wait for it; its exit code and what it printed. Never a traceback."""
-        try:
-            text, _ = self.popen.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"it hangs: {self.popen.communicate()[0]}") from None
-        assert "Traceback" not in text, text
-        return self.popen.returncode, text
-
-
-def contents(out: Path) -> dict[str, Any]:
-    """The hash of each array of an output, by its path, with its manifest; and that nothing is missing or left over."""
-    found: dict[str, Any] = {}
-    for group in sorted((out / "images").iterdir()):
-        for path, member in zarr.open_group(str(group), mode="r").members(max_depth=None):
-            if isinstance(member, zarr.Array):
-                assert not zarr_images.missing_shards(str(group), path)
-                pixels = np.asarray(member[...])
-                digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode() + pixels.tobytes())
-                found[f"{group.name}/{path}"] = digest.hexdigest()
-    found["manifest"] = pq.read_table(out / "images.parquet").to_pylist()
-    left = [path for path in out.rglob("*.partial") if "run" not in path.relative_to(out).parts[:1]]
-    left += [*(out / "run").glob("lease.json"), *(out / "run" / "strikes").glob("*")]
-    assert not left, f"left over: {left}"
-    return found
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where the scenarios work: images, a collection, a model, and what an undisturbed serial run makes of them."""
-
-    folder: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> Site:
-        site = cls(folder)
-        for number, (name, shape) in enumerate(IMAGES.items()):
-            site.write_image(name, shape, number)
-        tifffile.imwrite(folder / "style.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
-        site.ingest(folder / "c")
-        unet = NetworkConfig(in_channels=3, base_channels=4, depth=2)
-        network = build_network(unet, seed=3).eval()
-        with torch.no_grad():  # about half of the pixels are foreground
-            probe = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-            last = list(network.parameters())[-1]
-            last -= probe.median()
-        write_untrained(folder / "model", network, unet, ("red", "green", "blue"))
-        return site
-
-    def write_image(self, name: str, shape: tuple[int, int], seed: int) -> None:
-        generator = np.random.default_rng(seed)
-        scene, _ = make_cells(shape, generator)
-        pixels = render(scene, MICROSCOPES["target"], generator)
-        if name == "a":
-            pixels[(slice(None), *WHITE)] = 255
-        (self.folder / "images").mkdir(exist_ok=True)
-        tifffile.imwrite(self.folder / "images" / f"{name}.tif", pixels.transpose(1, 2, 0), photometric="rgb")
-
-    def ingest(self, collection: Path) -> None:
-        assert raydom(["ingest", str(self.folder / "images"), "--out", str(collection), "--quiet"]) == 0
-
-    def case(self, name: str, **changes: Any) -> Case:
-        folder = self.folder / name
-        (folder / "faults").mkdir(parents=True)
-        case = Case(folder, self.folder / "c", self.folder / "model", self.folder / "style.tif", folder / "out")
-        return dataclasses.replace(case, **changes)
-
-    def expected(self, collection: Path) -> dict[str, Any]:
-        """What the undisturbed serial run makes of a collection."""
-        case = self.case(f"serial-{len(list(self.folder.iterdir()))}", collection=collection)
-        code, text = case.run("--serial")
-        assert code == 0, text
-        return contents(case.out)
 
 
 # ---------------------------------------------------------------------------------------------------- the scenarios
@@ -502,7 +234,7 @@ def block_kills_its_worker(site: Site, case: Case) -> Told:
 
 
 def _memory_threshold(spare_gib: float) -> dict[str, str]:
-    memory = _memory_gib()
+    memory = memory_gib()
     share = (memory["MemTotal"] - memory["MemAvailable"] + spare_gib) / memory["MemTotal"]
     return {"RAY_memory_usage_threshold": f"{share:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
 
@@ -769,11 +501,7 @@ def main() -> int:
             rows.append(row_of(name, site, expected))
             print(*rows[-1].values(), sep=" | ", flush=True)
             shutil.rmtree(site.folder / name, ignore_errors=True)
-    path = options.out / "faults.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = pq.read_table(path).to_pylist() if path.exists() else []
-    kept = [row for row in before if row["fault"] not in {row["fault"] for row in rows}]
-    pq.write_table(pa.Table.from_pylist(kept + rows), path)
+    keep_rows(rows, options.out / "faults.parquet", "fault")
     show_table(pa.Table.from_pylist(rows), digits=1)
     return 0 if all(row["identical"] is not False for row in rows) else 1
 
