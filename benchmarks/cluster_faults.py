@@ -41,7 +41,10 @@ RETRIES = 3
 AT_WORK = 40
 """Blocks that were begun when the fault comes."""
 JOB_S = 600.0
-CHATTER = re.compile(r"^  raydom |is submitted\.$|^to http|blocks, .*blocks/s|: \d+/\d+ |images done|^$|: done\.$")
+CHATTER = re.compile(
+    r"^  raydom |is submitted\.$|^to http|: \d+/\d+ |images done|^$|: done\.$|Runtime env is setting up|"
+    r"^Running entrypoint|^  content scores|blocks lost their content|^Killed$"
+)
 """Lines that tell nothing of the fault."""
 
 

@@ -99,7 +99,7 @@ class BlockActor:
 
     def __call__(self, rows: Rows) -> Rows:
         tasks = [Task.from_json(line) for text in rows["tasks"] for line in text.splitlines()]
-        receipts = self._worker.process(tasks)
+        receipts = self._worker.process(tasks, is_repeated=_is_repeated())
         return {"done": np.array([len(receipts)]), "failed": np.array([sum(r.status != "ok" for r in receipts)])}
 
 
@@ -181,6 +181,11 @@ def _reason(error: Exception) -> str:
     return (raised or lines or [type(error).__name__])[-1].rstrip(".")
 
 
+def _is_repeated() -> bool:
+    """Whether Ray has given this batch to a worker before. Ray counts it, but has no public way to ask."""
+    return bool(ray._private.worker.global_worker.core_worker.get_current_task_attempt_number() > 0)
+
+
 def _node_is_alive(node: str) -> bool:
     return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
@@ -194,5 +199,7 @@ def _set_data_context() -> None:
     context.actor_init_max_retries = 3
     context.max_consecutive_actor_init_deaths = 5
     context.retried_map_errors = False
+    # Else each job has a share of each node, of one CPU or GPU none, also beside the job of a driver that was killed.
+    context.op_resource_reservation_enabled = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False

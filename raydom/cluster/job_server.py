@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,8 @@ LOOK_EVERY_S = 1.0
 LOG_BYTES_PER_S = 256 * 1024
 """The whole log is fetched at each look; a long one so seldom that it stays below this."""
 LOOK_AT_MOST_EVERY_S = 60.0
+OF_SYSTEM = re.compile(r"(?:\[Errno -?\d+\] |Error\(\d+, ')([\w ]+)")
+"""Why a connection was not made, or broke, as the operating system has it."""
 
 
 class JobUnknownError(Exception):
@@ -140,6 +143,8 @@ class JobServer:
                     shown = max(shown, len(text))
                 if info.status.is_terminal():
                     return info
+                if is_away:
+                    tell(f"{self.address} answers again, after {time.monotonic() - answered:.0f} s.")
                 answered, is_away = time.monotonic(), False
             except JobUnknownError:
                 return None
@@ -147,7 +152,7 @@ class JobServer:
                 if time.monotonic() - answered > AWAY_S:
                     raise ClusterError(f"{self.address} has not answered for {AWAY_S / 60:.0f} min: {error}") from error
                 if not is_away:
-                    tell(f"{self.address} does not answer ({error}); waiting for it.")
+                    tell(f"{self.address} does not answer ({error}); waiting for it for up to {AWAY_S / 60:.0f} min.")
                 is_away = True
             time.sleep(min(LOOK_AT_MOST_EVERY_S, LOOK_EVERY_S + shown / LOG_BYTES_PER_S))
 
@@ -160,12 +165,20 @@ def _told() -> Iterator[None]:
     except AuthenticationError as error:
         raise ConfigError(_no_token(None)) from error
     except (ConnectionError, requests.RequestException) as error:
-        raise AwayError(redacted(str(error))[:300]) from error
+        raise AwayError(_reason(error)) from error
     except RuntimeError as error:
-        text = redacted(str(error))
-        if "status code 404" in text:
-            raise JobUnknownError(text) from error
-        raise AwayError(text[:300]) from error
+        if "status code 404" in str(error):
+            raise JobUnknownError(_reason(error)) from error
+        raise AwayError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """In a few words: the system's own, where an account of pools and retries surrounds them."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    text = redacted(" ".join(str(error).split()))
+    of_system = OF_SYSTEM.search(text)
+    return of_system[1] if of_system else text[:200]
 
 
 def _no_token(address: str | None) -> str:

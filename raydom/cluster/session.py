@@ -16,10 +16,15 @@ from typing import Any
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+# What was given to a machine that is gone without a word is given to another after 100 s; Ray would wait for 7 min.
+# Its nodes do not bear to be asked more often than once in 60 s.
+os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "70000")
+os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "30000")
 
 import ray
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+from raydom.cluster import messages
 from raydom.config import ClusterConfig, TrainRunConfig
 from raydom.errors import ClusterError, ConfigError
 from raydom.storage import files, stores
@@ -82,6 +87,7 @@ def ray_session(
             f"Ray could not be started here: {error} The machine may be overloaded, or its temporary folder full; try "
             "again, or compute without Ray by --serial."
         ) from error
+    messages.in_a_line()
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
     try:

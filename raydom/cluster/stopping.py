@@ -19,25 +19,37 @@ from raydom.storage.receipts import RunFolder
 
 LOOK_EVERY_S = 1.0
 """How often a worker looks."""
+ANSWER_S = 1.0
+"""A worker does not wait longer for the answer, which does not come while its machine is cut off from the head."""
 SETTLE_S = 2.0
 """After so long every worker that begins a batch has looked."""
 NAMESPACE = "raydom"
 
 
 class StopWatch:
-    """Asked by a worker before each block: has the driver of this run been told to stop?"""
+    """Asked by a worker before each block: has the driver of this run been told to stop?
+
+    That the head does not answer stops no worker.
+    """
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._is_told = False
         self._looked = -LOOK_EVERY_S
+        self._looking: threading.Thread | None = None
 
     def __call__(self) -> bool:
-        if not self._is_told and time.monotonic() - self._looked >= LOOK_EVERY_S:
-            with contextlib.suppress(Exception):  # the head may be away for a moment, which stops no worker
-                self._is_told = bool(internal_kv._internal_kv_exists(self._run_id, namespace=NAMESPACE))
+        waits = self._looking is not None and self._looking.is_alive()
+        if not self._is_told and not waits and time.monotonic() - self._looked >= LOOK_EVERY_S:
+            self._looking = threading.Thread(target=self._look, daemon=True)  # Ray's calls wait for minutes
+            self._looking.start()
+            self._looking.join(ANSWER_S)
             self._looked = time.monotonic()
         return self._is_told
+
+    def _look(self) -> None:
+        with contextlib.suppress(Exception):
+            self._is_told = bool(internal_kv._internal_kv_exists(self._run_id, namespace=NAMESPACE))
 
 
 class Draining:

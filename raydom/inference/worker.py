@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from raydom.errors import ClusterError
 from raydom.storage.receipts import STRIKES_OUT, Receipt, RunFolder
 from raydom.types import Block, Region
 
@@ -94,7 +95,8 @@ class BlockWorker:
         folders: The run folder of each job.
         run_id: Names this driver's run: marks of other runs are no strikes.
         node: Name of the machine.
-        node_is_alive: Whether a named machine is still there: marks of lost machines are no strikes.
+        node_is_alive: Whether a named machine is still there: marks of lost machines are no strikes, and a worker on
+            one that was given up tells of no failures.
         overlap: Read and write on threads beside the computation.
         watch: Told of each receipt at once.
         stopping: Asked before each task; once it is true no further one is begun.
@@ -122,13 +124,18 @@ class BlockWorker:
         self._unwritten: dict[int, list[Receipt]] = {}
         self._last_flush = time.monotonic()
 
-    def process(self, tasks: Sequence[Task]) -> list[Receipt]:
-        """Do these tasks (the first of them if the run stops) and write their receipts; returns them, in any order."""
+    def process(self, tasks: Sequence[Task], *, is_repeated: bool = False) -> list[Receipt]:
+        """Do these tasks (the first of them if the run stops) and write their receipts; returns them, in any order.
+
+        Args:
+            tasks: What to do.
+            is_repeated: Whether they were given to a worker before that was lost, maybe only from sight.
+        """
         if self._stopping():
             return []
         strikes, marks = self._strikes(tasks)
         receipts: list[Receipt] = []
-        if marks:  # a worker or its machine died at this batch: some of it may be done
+        if marks or is_repeated:  # a worker or its machine died at this batch: some of it may be done
             receipts = self._already_done(tasks)
             done = {(receipt.kind, receipt.block_id) for receipt in receipts}
             tasks = [task for task in tasks if (task.kind, task.block.block_id) not in done]
@@ -246,6 +253,8 @@ class BlockWorker:
             if error is None:
                 return self._ok(task, spent, attempt, fields)
         assert error is not None
+        if not self._node_is_alive(self._node):  # others do its tasks by now, and may have done this one
+            raise ClusterError(f"{self._node} was given up by the cluster, which this process outlived.")
         text = "".join(traceback.format_exception_only(error)).strip()
         told = Receipt(**self._identity(task, spent), status="failed", attempts=ATTEMPTS, error=text)
         return self._keep(task, told)

@@ -109,6 +109,31 @@ def test_a_terminal_can_be_left_and_no_secret_travels(monkeypatch, tmp_path, cap
     assert "goes on without this terminal" in told and "logs raydom-info-" in told and "--follow --address http" in told
 
 
+REFUSED = (
+    "HTTPConnectionPool(host='head', port=8265): Max retries exceeded with url: /api/jobs/j (Caused by "
+    'NewConnectionError("HTTPConnection(host=head, port=8265): Failed to establish a new connection: [Errno 111] '
+    'Connection refused"))'
+)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (requests.ConnectionError(REFUSED), "Connection refused"),
+        (
+            requests.ConnectionError("('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer'))"),
+            "Connection reset by peer",
+        ),
+        (requests.ConnectTimeout("HTTPConnectionPool(host='head', port=8265): ..."), "no answer in time"),
+        (RuntimeError("Request failed with status code 500:\n  No available agent"), "500: No available agent"),
+    ],
+)
+def test_why_a_server_does_not_answer_is_told_in_a_few_words(raised, told):
+    with pytest.raises(job_server.AwayError) as caught, job_server._told():
+        raise raised
+    assert str(caught.value).endswith(told) and len(str(caught.value)) < 60
+
+
 def test_a_server_that_is_away_is_waited_for_and_its_log_is_shown_once(monkeypatch):
     class Client:
         looks = 0
@@ -119,7 +144,7 @@ def test_a_server_that_is_away_is_waited_for_and_its_log_is_shown_once(monkeypat
         def get_job_info(self, job_id):
             self.looks += 1
             if self.looks == 2:
-                raise requests.ConnectionError("gone")
+                raise requests.ConnectionError(REFUSED)
             return ended("SUCCEEDED", 0) if self.looks == 4 else ended("RUNNING")
 
         def get_job_logs(self, job_id):
@@ -132,7 +157,9 @@ def test_a_server_that_is_away_is_waited_for_and_its_log_is_shown_once(monkeypat
     shown, told = [], []
     assert server.follow("j", shown.append, told.append).driver_exit_code == 0
     assert "".join(shown) == "one\ntwo\nthree\nfour\n"[:20]
-    assert told == ["http://***@head:8265 does not answer (gone); waiting for it."]
+    away, again = told
+    assert away == "http://***@head:8265 does not answer (Connection refused); waiting for it for up to 15 min."
+    assert again.startswith("http://***@head:8265 answers again, after ")
 
 
 def test_a_job_is_looked_at_before_it_is_sent(capsys, monkeypatch, tmp_path):

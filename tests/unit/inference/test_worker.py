@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from raydom.errors import ClusterError
 from raydom.inference.worker import BlockWorker, Task
 from raydom.storage.receipts import RunFolder
 from raydom.types import Block, Region
@@ -67,6 +68,24 @@ def test_two_failures_are_retried_and_a_third_is_recorded_without_stopping_the_o
     assert by_row[1].attempts == 3 and by_row[0].attempts == 1
     assert by_row[3].error == f"OSError: {stage} went wrong"
     assert "img@48-0" not in processor.written
+
+
+def test_what_a_worker_out_of_sight_has_finished_is_not_repeated_by_the_next(tmp_path):
+    tasks, second = _tasks(3), Squares()
+    _worker(Squares(), tmp_path, run_id="this run").process(tasks[:2])  # no mark is left
+    receipts = _worker(second, tmp_path, run_id="this run").process(tasks, is_repeated=True)
+    assert set(second.written) == {tasks[2].block.block_id}
+    assert {receipt.block_id for receipt in receipts} == {task.block.block_id for task in tasks}
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_worker_that_outlived_its_node_tells_of_no_failure_which_would_undo_what_others_have_done(tmp_path, overlap):
+    worker = _worker(Squares({("read", 1): 3}), tmp_path, overlap=overlap, node="cut", node_is_alive=lambda node: False)
+    with pytest.raises(ClusterError, match="cut was given up by the cluster"):
+        worker.process(_tasks(3))
+    folder = RunFolder(str(tmp_path))
+    assert {receipt.status for receipt in folder.read_receipts().values()} <= {"ok"}
+    assert folder.marks()  # of a lost node, so nobody's strike
 
 
 def test_a_block_is_quarantined_after_three_deaths_of_its_worker_and_its_neighbours_are_done(tmp_path):
