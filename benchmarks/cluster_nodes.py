@@ -190,9 +190,9 @@ class Cluster:
         try:
             answer = requests.get(f"{self.server}/nodes?view=summary", headers=token, timeout=10)
             rows = answer.json()["data"]["summary"]
-        except (requests.RequestException, KeyError, ValueError):
+            return {row["ip"] for row in rows if row["raylet"].get("state") == "ALIVE"}
+        except (requests.RequestException, KeyError, ValueError):  # it is not there, or a node has not told all yet
             return set()
-        return {row["ip"] for row in rows if row["raylet"].get("state") == "ALIVE"}
 
     def until(self, happens: Callable[[], object], what: str, limit_s: float = START_S) -> None:
         deadline = time.monotonic() + limit_s

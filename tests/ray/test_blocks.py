@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator
 
 from raydom.cluster.blocks import execute_on_ray, run_block_jobs
 from raydom.config import BlockConfig, InstanceConfig, RunConfig, StyleConfig
@@ -75,6 +76,17 @@ def test_killed_workers_are_replaced_and_the_objects_are_those_of_an_undisturbed
     assert all((tmp_path / f"ray-{kind}").exists() for kind in ("block", "label"))  # it did happen
     found = _objects(job.out)
     assert len(found[1]) == 6 and found == _serial_twin(job, tmp_path, _objects)
+
+
+def test_all_workers_are_at_work_also_beside_what_ray_still_keeps_for_a_dead_driver(ray_session, job):
+    dead = DefaultAutoscalingCoordinator("data-dead")
+    dead.request_resources([], 180.0, request_remaining=["CPU", "GPU", "memory", "object_store_memory"])
+    try:
+        run = functools.partial(execute_on_ray, open_processor=killers.open_together)
+        (report,) = run_jobs([job], RAY, run)
+    finally:
+        dead.cancel_request()
+    assert report.ok, report.failed
 
 
 def test_a_worker_that_was_given_a_gpu_does_what_the_serial_runner_does(ray_session, job, tmp_path):
