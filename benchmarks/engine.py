@@ -45,7 +45,7 @@ from raydom.inference.job import BlockJob, plan_job
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import execute_serially, run_jobs
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task, Tasks
 from raydom.networks.build import build_network
 from raydom.networks.maskrcnn import label_image
 from raydom.storage import zarr_images
@@ -237,20 +237,24 @@ class Stage:
         self.processor = Predictor(job)
 
 
+def _task(row: dict[str, Any]) -> Task:
+    return Tasks.from_json(row["task"])[0]
+
+
 class Read(Stage):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return row | {"inputs": pickle.dumps(self.processor.read(Task.from_json(row["task"])), protocol=5)}
+        return row | {"inputs": pickle.dumps(self.processor.read(_task(row)), protocol=5)}
 
 
 class Compute(Stage):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        outputs = self.processor.compute(Task.from_json(row["task"]), pickle.loads(row["inputs"]))
+        outputs = self.processor.compute(_task(row), pickle.loads(row["inputs"]))
         return {"task": row["task"], "outputs": pickle.dumps(outputs, protocol=5)}
 
 
 class Write(Stage):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        self.processor.write(Task.from_json(row["task"]), pickle.loads(row["outputs"]))
+        self.processor.write(_task(row), pickle.loads(row["outputs"]))
         return {"finished_at": time.time()}
 
 
@@ -267,7 +271,8 @@ def stages(folder: Path) -> None:
         predictor = Predictor(jobs[1])
         predictor.output.create(predictor.image("image"))
         tasks = planned.stages["block"]
-        rows = ray.data.from_items([{"task": task.to_json()} for task in tasks], override_num_blocks=len(tasks))
+        texts = [{"task": tasks[number : number + 1].to_json()} for number in range(len(tasks))]
+        rows = ray.data.from_items(texts, override_num_blocks=len(tasks))
         # As many computing actors as in the other shape; reading and writing take what the CPUs have left.
         for stage, cpus, size in ((Read, 0.1, 1), (Compute, 0.8, 2), (Write, 0.1, 1)):
             pool = ray.data.ActorPoolStrategy(size=size)
@@ -327,7 +332,7 @@ def resume(folder: Path) -> None:
     job = BlockJob(name="resume", collection=collection, out=str(folder / "o"), blocks=BlockConfig(block_size=64))
     first: list[float] = []
 
-    def execute(tasks: list[Task], *_: object) -> None:
+    def execute(tasks: Tasks, *_: object) -> None:
         first.append(time.perf_counter())
         raise KeyboardInterrupt
 

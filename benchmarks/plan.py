@@ -135,7 +135,7 @@ def compare(name: str, workers: int, data: Path) -> dict[str, Any]:
             "job": name,
             "workers": workers,
             "blocks": len(plan.stages["block"]),
-            "tasks": len(plan.tasks),
+            "tasks": plan.num_tasks,
             "forecast_s": told.seconds,
             "measured_s": seconds,
             "ratio": told.seconds / seconds,

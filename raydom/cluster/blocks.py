@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import BLOCK_JOBS, Check, J, JobKind, JobReport, device_of, execute_serially, run_jobs
 from raydom.inference.stopping import draining
-from raydom.inference.worker import BlockWorker, Processor, Task
+from raydom.inference.tasks import Tasks
+from raydom.inference.worker import BlockWorker, Processor
 from raydom.networks.memory import keep_freed_memory
 
 TASKS_PER_BATCH = 16
@@ -98,7 +98,7 @@ class BlockActor:
         self._worker = opening.open()
 
     def __call__(self, rows: Rows) -> Rows:
-        tasks = [Task.from_json(line) for text in rows["tasks"] for line in text.splitlines()]
+        tasks = [task for text in rows["tasks"] for task in Tasks.from_json(text)]
         receipts = self._worker.process(tasks, is_repeated=_is_repeated())
         return {"done": np.array([len(receipts)]), "failed": np.array([sum(r.status != "ok" for r in receipts)])}
 
@@ -116,7 +116,7 @@ def process_batch(rows: Rows, opening: Opening) -> Rows:
 
 
 def execute_on_ray(
-    tasks: list[Task],
+    tasks: Tasks,
     jobs: Sequence[Job],
     run: RunConfig,
     run_id: str,
@@ -132,11 +132,10 @@ def execute_on_ray(
     Args:
         open_processor: Opens what does the tasks of a job, on a device, in each process.
     """
-    _set_data_context()
+    set_data_context()
     workers = min(len(tasks), num_workers(run))
     size = batch_size(len(tasks), workers, most_tasks_at_once(tasks))
-    texts = [task.to_json() for task in tasks]
-    rows: list[Any] = [{"tasks": "\n".join(texts[start : start + size])} for start in range(0, len(texts), size)]
+    rows: list[Any] = [{"tasks": tasks[start : start + size].to_json()} for start in range(0, len(tasks), size)]
     batches = ray.data.from_items(rows, override_num_blocks=len(rows))
     if run.gpus_per_worker > 0 and tasks[0].kind in ASKS_A_NETWORK:
         done = batches.map_batches(
@@ -168,10 +167,9 @@ def execute_on_ray(
         ) from error
 
 
-def most_tasks_at_once(tasks: Sequence[Task]) -> int:
+def most_tasks_at_once(tasks: Tasks) -> int:
     """More of them where they are small: Ray spends some 10 ms on a batch."""
-    largest_px = max(math.prod(task.block.write.shape) for task in tasks)
-    return min(MAX_TASKS_PER_BATCH, max(TASKS_PER_BATCH, TASKS_PER_BATCH * BLOCK_PX // largest_px))
+    return min(MAX_TASKS_PER_BATCH, max(TASKS_PER_BATCH, TASKS_PER_BATCH * BLOCK_PX // tasks.largest_px))
 
 
 def _reason(error: Exception) -> str:
@@ -190,7 +188,8 @@ def _node_is_alive(node: str) -> bool:
     return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
 
-def _set_data_context() -> None:
+def set_data_context() -> None:
+    """How Ray Data is to go about batches: quietly, patiently, and without leaving any out."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told then
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = 0

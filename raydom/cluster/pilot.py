@@ -26,7 +26,7 @@ from raydom.inference.job import BlockJob, JobPlan
 from raydom.inference.neuron_job import NeuronJob
 from raydom.inference.progress import ProgressReport
 from raydom.inference.runner import JobKind, execute_serially
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task, Tasks
 from raydom.inference.workload import halo_of, output_sizes, stored, units_of
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Collection, open_collection, write_manifest
@@ -113,10 +113,12 @@ def _measured(
 ) -> PilotResult:
     progress = ProgressReport("pilot", 0, "tasks", quiet=True)
     blocks_job = replace(job, out=files.join(scratch, "blocks"))
-    chosen = spread(plan.stages["block"], num_blocks + pilot_workers(run, num_blocks))  # the first are not counted
-    larger = {task.block.image_id for task in plan.stages["finish"]}
+    blocks, overviews = plan.stages["block"], plan.stages.get("overview", Tasks([]))
+    number = num_blocks + pilot_workers(run, num_blocks)  # the first are not counted
+    chosen = blocks.chosen(spread(range(len(blocks)), number))
+    larger = plan.stages["finish"].image_ids()
     ids = dict.fromkeys(task.block.image_id for task in chosen)
-    stages = {"overview": [t for t in plan.stages.get("overview", ()) if t.block.image_id in ids], "block": chosen}
+    stages = {"overview": overviews.chosen(overviews.of_images(ids)), "block": chosen}
     _create(blocks_job, kind, [image_id for image_id in ids if image_id in larger])
     done = _do(blocks_job, kind, run, stages, progress)
     units = _units(job, kind, plan)
@@ -142,7 +144,7 @@ def _measured(
     if pieces_of:
         pieces = _pieces(job, pieces_of, scratch)
         piece_plan = kind.plan(pieces, 0)
-        made = {task.block.image_id for task in piece_plan.stages["finish"]}
+        made = piece_plan.stages["finish"].image_ids()
         _create(pieces, kind, sorted(made))
         done = _do(pieces, kind, run, piece_plan.stages, progress)
         later = {name: tasks for name, tasks in piece_plan.stages.items() if name not in ("block", "overview")}
@@ -194,7 +196,7 @@ def _do(
     job: BlockJob | NeuronJob,
     kind: JobKind,
     run: RunConfig,
-    stages: Mapping[str, Sequence[Task]],
+    stages: Mapping[str, Tasks],
     progress: ProgressReport,
 ) -> _Done:
     execute = execute_serially if run.serial else execute_on_ray
@@ -202,7 +204,7 @@ def _do(
     for name, tasks in stages.items():
         if tasks:
             began = time.perf_counter()
-            execute(list(tasks), [job], run, run_id, progress, lambda: None, open_processor=kind.open_processor)
+            execute(tasks, [job], run, run_id, progress, lambda: None, open_processor=kind.open_processor)
             walls[name] = time.perf_counter() - began
     receipts = job.folder.read_receipts()
     for receipt in receipts.values():

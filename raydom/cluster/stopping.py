@@ -79,8 +79,7 @@ class Draining:
         if self._told_at is None or now - self._told_at < SETTLE_S or now - self._looked < 0.5:
             return False
         self._looked = now
-        marks = (mark for folder in self._folders for mark in folder.marks().values())
-        return not any(mark["run_id"] == self._run_id for mark in marks)
+        return not any(folder.mark_files(self._run_id) for folder in self._folders)
 
 
 @contextmanager

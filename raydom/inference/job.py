@@ -30,9 +30,8 @@ from raydom.config import (
 from raydom.errors import ConfigError
 from raydom.images.intensity import fraction_statistics, image_statistics, to_fraction
 from raydom.images.resample import grid_size
-from raydom.images.tiles import cut_blocks
 from raydom.inference.models import Model, absolute_model, open_model
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Cut, Tasks
 from raydom.networks.features import FORCED_CONVENTIONS
 from raydom.storage import files
 from raydom.storage.collection import Collection, Image, open_levels
@@ -41,7 +40,7 @@ from raydom.storage.planes import open_planes
 from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.readers import read_image
 from raydom.storage.receipts import RunFolder
-from raydom.types import PERCENTILE_LEVELS, Block, ImageRecord, ImageStatistics, Region
+from raydom.types import PERCENTILE_LEVELS, ImageRecord, ImageStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -160,20 +159,19 @@ class JobPlan:
 
     job: Job
     settings: dict[str, Any]
-    stages: dict[str, list[Task]]
+    stages: dict[str, Tasks]
     """By kind, in their order: of an image, each waits for those before it."""
     model: Model | None = None
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The tables that the output has of an image for which one of these stages is done; finish: that is whole."""
 
     @property
-    def tasks(self) -> list[Task]:
-        """All of them, in the order of their stages."""
-        return [task for tasks in self.stages.values() for task in tasks]
+    def num_tasks(self) -> int:
+        return sum(len(tasks) for tasks in self.stages.values())
 
     @property
     def num_images(self) -> int:
-        return len({task.block.image_id for task in self.stages["block"]})
+        return len(self.stages["block"].image_ids())
 
 
 def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
@@ -211,28 +209,25 @@ def plan_job(job: BlockJob, number: int = 0) -> JobPlan:
     }
     recipe = fingerprint({name: value for name, value in settings.items() if name not in ("collection", "images")})
     tables = {"objects": ("finish",), "merges": ("number",)} if makes_objects else {}
-    plan = JobPlan(job, settings, {kind: [] for kind in STAGES}, model, tables)
-    stages = plan.stages
+    cuts: dict[str, list[Cut]] = {kind: [] for kind in STAGES}
     for image in images:
         record = image.record
         size = job.blocks.block_size
         content = fingerprint(recipe, record.sha256, to_dict(record.statistics), list(record.shape))
-        whole = Block(record.image_id, Region.whole(record.spatial_shape))
-        cut = cut_blocks(record.image_id, record.spatial_shape, size)
-        stages["block"].extend(Task(number, "block", block, content) for block in cut)
-        if max(record.spatial_shape) > job.cell_px(model.spec if model is not None else None):
+        whole = max(record.spatial_shape)
+        sides = {"block": size}
+        if whole > job.cell_px(model.spec if model is not None else None):
             if makes_objects:
                 views = () if model is not None and model.spec.network.output == "objects" else ("view",)
-                for kind in (*views, "pair", "label"):
-                    stages[kind].extend(Task(number, kind, block, content) for block in cut)
-                stages["number"].append(Task(number, "number", whole, content))
-            stages["finish"].append(Task(number, "finish", whole, content))
-            parts = cut_blocks(record.image_id, record.spatial_shape, size << LEVELS_AT_ONCE)
-            if len(parts) > 1:
-                stages["pyramid"].extend(Task(number, "pyramid", part, content) for part in parts)
+                sides |= dict.fromkeys((*views, "pair", "label"), size) | {"number": whole}
+            sides["finish"] = whole
+            if whole > size << LEVELS_AT_ONCE:
+                sides["pyramid"] = size << LEVELS_AT_ONCE
             if not method.pointwise:
-                stages["overview"].append(Task(number, "overview", whole, content))
-    return plan
+                sides["overview"] = whole
+        for kind, side in sides.items():
+            cuts[kind].append(Cut(number, kind, record.image_id, record.spatial_shape, side, content))
+    return JobPlan(job, settings, {kind: Tasks(cuts[kind]) for kind in STAGES}, model, tables)
 
 
 def _absolute_style(config: StyleConfig) -> StyleConfig:

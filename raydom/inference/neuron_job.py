@@ -26,14 +26,13 @@ from raydom.images.tiles import cut_blocks
 from raydom.inference.job import JobPlan
 from raydom.inference.layout import Lost
 from raydom.inference.memory import allowed_gib
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Cut, Tasks
 from raydom.neurons.evidence import context_px
 from raydom.storage import files
 from raydom.storage.collection import Collection, Image, open_collection
 from raydom.storage.model_run import ModelRun, open_forest_run
 from raydom.storage.pyramids import LEVELS_AT_ONCE
 from raydom.storage.receipts import RunFolder
-from raydom.types import Block, Region
 
 logger = logging.getLogger(__name__)
 
@@ -157,24 +156,21 @@ def plan_neurons(job: NeuronJob, number: int = 0) -> JobPlan:
     }
     recipe = fingerprint({k: v for k, v in settings.items() if k not in ("collection", "boundary", "images")})
     tables = dict.fromkeys(("edges", SUPERPIXELS), ("solve", "finish")) | {"merges": ("number",)}
-    stages: dict[str, list[Task]] = {kind: [] for kind in STAGES}
+    cuts: dict[str, list[Cut]] = {kind: [] for kind in STAGES}
     for image in job.chosen_images():
         record = image.record
         evidence = None if boundaries is None else boundaries[image.image_id].record.sha256
         content = fingerprint(recipe, record.sha256, to_dict(record.statistics), list(record.shape), evidence)
-        whole = Block(image.image_id, Region.whole(image.plane_shape))
-        cut = cut_blocks(image.image_id, image.plane_shape, job.blocks.block_size)
-        stages["block"].extend(Task(number, "block", block, content) for block in cut)
-        if job.is_alone(image):
-            continue
-        for kind in ("pair", "graph", "label"):
-            stages[kind].extend(Task(number, kind, block, content) for block in cut)
-        for kind in ("number", "solve", "finish"):
-            stages[kind].append(Task(number, kind, whole, content))
-        parts = cut_blocks(image.image_id, image.plane_shape, job.blocks.block_size << LEVELS_AT_ONCE)
-        if len(parts) > 1:
-            stages["pyramid"].extend(Task(number, "pyramid", part, content) for part in parts)
-    return JobPlan(job, settings, stages, tables=tables)
+        size, whole = job.blocks.block_size, max(image.plane_shape)
+        sides = {"block": size}
+        if not job.is_alone(image):
+            sides |= dict.fromkeys(("pair", "graph", "label"), size)
+            sides |= dict.fromkeys(("number", "solve", "finish"), whole)
+            if whole > size << LEVELS_AT_ONCE:
+                sides["pyramid"] = size << LEVELS_AT_ONCE
+        for kind, side in sides.items():
+            cuts[kind].append(Cut(number, kind, image.image_id, image.plane_shape, side, content))
+    return JobPlan(job, settings, {kind: Tasks(cuts[kind]) for kind in STAGES}, tables=tables)
 
 
 def check_neurons(job: NeuronJob) -> None:

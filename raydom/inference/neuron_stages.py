@@ -32,7 +32,7 @@ from raydom.inference.neuron_tables import edge_table, superpixel_table
 from raydom.inference.object_tables import table_uri
 from raydom.inference.output import Output
 from raydom.inference.runner import JobKind
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task
 from raydom.neurons.contacts import Contacts, contacts, merged_contacts
 from raydom.neurons.evidence import map_names
 from raydom.neurons.features import EdgeFeatures

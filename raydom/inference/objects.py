@@ -25,7 +25,7 @@ from raydom.images.objects import Parts
 from raydom.inference.cells import REMEDY, Cells, Seen
 from raydom.inference.job import BlockJob, output_uri
 from raydom.inference.object_tables import OBJECTS, object_table, pack_parts, table_uri, unpack_parts
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task
 from raydom.storage import zarr_images
 from raydom.storage.collection import Image
 from raydom.storage.tables import write_tables

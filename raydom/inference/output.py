@@ -24,7 +24,7 @@ from raydom.errors import DataError
 from raydom.images.intensity import RunningStatistics
 from raydom.inference.job import Job, output_uri
 from raydom.inference.layout import Layout
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task
 from raydom.storage import files, zarr_images
 from raydom.storage.collection import Image
 from raydom.storage.pyramids import LEVELS_AT_ONCE, bands, parts, writable_levels, write_coarser, write_levels

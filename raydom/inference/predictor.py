@@ -30,7 +30,7 @@ from raydom.inference.objects import ObjectStages
 from raydom.inference.output import Output
 from raydom.inference.segmenter import NetworkInput, Pass, Segmenter
 from raydom.inference.styling import BlockPixels, BlockStyler
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task
 from raydom.storage import files
 from raydom.storage.collection import Image
 from raydom.storage.zarr_images import READ_ERRORS

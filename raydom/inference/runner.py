@@ -13,22 +13,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from raydom.config import RunConfig
 from raydom.errors import ConfigError
 from raydom.inference.job import Job, JobPlan, output_uri, plan_job
+from raydom.inference.ledger import Ledger
 from raydom.inference.memory import check_memory
 from raydom.inference.object_tables import keep_tables
 from raydom.inference.output import record_from_json
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
 from raydom.inference.stopping import check_stop, stop_asked
-from raydom.inference.worker import BlockWorker, Task
+from raydom.inference.tasks import Tasks
+from raydom.inference.worker import BlockWorker
 from raydom.storage import files
 from raydom.storage.collection import MANIFEST, write_manifest
 from raydom.storage.lease import lease
-from raydom.storage.receipts import Receipt
+from raydom.storage.receipts import Receipt, receipts_of
+from raydom.types import ImageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +53,7 @@ J = TypeVar("J", bound=Job)
 
 Check = Callable[[], None]
 """Called between two batches; raises when the run must not go on."""
-Execute = Callable[[list[Task], Sequence[Job], RunConfig, str, ProgressReport, Check], None]
+Execute = Callable[[Tasks, Sequence[Job], RunConfig, str, ProgressReport, Check], None]
 """Does tasks of jobs under a run id, counting them in the progress; receipts are its only result."""
 
 
@@ -162,34 +168,46 @@ def _run_plans(
         # They change the last bits of the result, so they belong to what may not change.
         hardware = {"threads": max(1, int(run.cpus_per_worker)), "device": device_of(run)}
         plan.job.folder.claim(plan.settings | hardware)
-        plan.job.folder.unmark(plan.job.folder.marks())  # of an earlier run: its driver is gone, so nobody's fault
-    retried = [_failures(plan) if run.retry_failed else {} for plan in plans]
-    known = [_valid(plan, before) for plan, before in zip(plans, retried, strict=True)]
+        plan.job.folder.unmark(plan.job.folder.mark_files())  # of an earlier run: its driver is gone, so nobody's fault
+    ledgers = [Ledger(plan) for plan in plans]
+    for ledger in ledgers:
+        ledger.look()
+        if run.retry_failed:
+            ledger.forget_failures()
     run_id = uuid.uuid4().hex
-    _check_weights(plans, known)
+    _check_weights(plans, ledgers)
 
-    def stage(label: str, tasks: list[Task], unit: str) -> None:
+    def between() -> None:
+        check()
+        for ledger in ledgers:
+            ledger.tidy()
+
+    def stage(label: str, tasks: Tasks, unit: str) -> None:
         if tasks:
             with ProgressReport(label, len(tasks), unit, run.quiet) as progress:
-                execute(tasks, jobs, run, run_id, progress, check)
+                execute(tasks, jobs, run, run_id, progress, between)
             check()
-            for number, plan in enumerate(plans):
-                known[number] = _valid(plan, retried[number])
+            for ledger in ledgers:
+                ledger.look()
             check_stop()
 
     names = ", ".join(job.name for job in jobs) if len(jobs) <= 2 else f"{len(jobs)} jobs"
     for kind in dict.fromkeys(kind for plan in plans for kind in plan.stages):
-        tasks = _to_do(plans, known, kind)
+        to_do = [ledger.to_do(kind) for ledger in ledgers]
         if kind == "block":
-            _create_outputs(plans, known, tasks, job_kind)
+            for plan, ledger, blocks in zip(plans, ledgers, to_do, strict=True):
+                _create_outputs(plan, ledger, blocks, job_kind)
         label, unit = SHOWN[kind]
+        tasks = Tasks.joined(to_do)
         stage(f"{names}: {label}" if label else names, tasks, unit)
+    for ledger in ledgers:
+        ledger.look(at_end=True)
     _sweep(jobs, tasks)
-    return [_gather(plan, before) for plan, before in zip(plans, retried, strict=True)]
+    return [_gather(plan, ledger) for plan, ledger in zip(plans, ledgers, strict=True)]
 
 
 def execute_serially(
-    tasks: list[Task],
+    tasks: Tasks,
     jobs: Sequence[Any],
     run: RunConfig,
     run_id: str,
@@ -228,68 +246,27 @@ def device_of(run: RunConfig) -> str:
     return "cuda" if run.gpus_per_worker > 0 else "cpu"
 
 
-def _failures(plan: JobPlan) -> dict[str, Receipt]:
-    """What failed or was quarantined until now."""
-    return {key: receipt for key, receipt in plan.job.folder.compact().items() if receipt.status != "ok"}
-
-
-def _valid(plan: JobPlan, retried: dict[str, Receipt]) -> dict[str, Receipt]:
-    """The receipts that still hold: of this recipe and this content, and not a failure that is being retried."""
-    fingerprints = {task.key: task.fingerprint for task in plan.tasks}
-    return {
-        key: receipt
-        for key, receipt in plan.job.folder.compact().items()
-        if fingerprints.get(key) == receipt.fingerprint and retried.get(key) != receipt
-    }
-
-
-def _to_do(plans: list[JobPlan], known: list[dict[str, Receipt]], kind: str) -> list[Task]:
-    """The tasks of a stage without a receipt, of images of which all that comes before is done."""
-    todo = []
-    for plan, receipts in zip(plans, known, strict=True):
-        if not plan.stages.get(kind):
-            continue
-        if kind == "overview":  # which nobody needs any more once the blocks are done
-            waiting = {task.block.image_id for task in plan.stages["block"] if task.key not in receipts}
-            broken = {task.block.image_id for task in plan.stages["block"]} - waiting
-        else:
-            order = list(plan.stages)
-            earlier = order[: order.index(kind)]
-            before = [task for one in earlier if kind == "block" or one != "overview" for task in plan.stages[one]]
-            broken = {task.block.image_id for task in before if not _is_ok(receipts.get(task.key))}
-        todo += [t for t in plan.stages[kind] if t.key not in receipts and t.block.image_id not in broken]
-    return todo
-
-
-def _check_weights(plans: list[JobPlan], known: list[dict[str, Receipt]]) -> None:
+def _check_weights(plans: list[JobPlan], ledgers: list[Ledger]) -> None:
     """Refuse weights that cannot be used before the first block; that the model fits its images is checked already."""
     for model in {
         plan.model
-        for plan, receipts in zip(plans, known, strict=True)
-        if plan.model is not None and any(task.key not in receipts for task in plan.stages["block"])
+        for plan, ledger in zip(plans, ledgers, strict=True)
+        if plan.model is not None and not ledger.is_known("block").all()
     }:
         model.load()
 
 
-def _create_outputs(plans: list[JobPlan], known: list[dict[str, Receipt]], blocks: list[Task], kind: JobKind) -> None:
+def _create_outputs(plan: JobPlan, ledger: Ledger, blocks: Tasks, kind: JobKind) -> None:
     """Empty outputs for the images of several blocks of which none is done; workers make the others themselves."""
-    begun = [
-        {task.block.image_id for task in plan.stages["block"] if task.key in done}
-        for plan, done in zip(plans, known, strict=True)
-    ]
-    wanted = [
-        {task.block.image_id for task in plan.stages["finish"]} & {t.block.image_id for t in blocks if t.job == number}
-        for number, plan in enumerate(plans)
-    ]
-    for number, plan in enumerate(plans):
-        missing = wanted[number] - begun[number]
-        if missing:
-            processor = kind.open_processor(plan.job, "cpu")
-            for image_id in sorted(missing):
-                processor.output.create(processor.images[image_id])
+    begun = plan.stages["block"].image_ids(ledger.is_known("block"))
+    missing = (plan.stages["finish"].image_ids() & blocks.image_ids()) - begun
+    if missing:
+        processor = kind.open_processor(plan.job, "cpu")
+        for image_id in sorted(missing):
+            processor.output.create(processor.images[image_id])
 
 
-def _sweep(jobs: Sequence[Job], finished: list[Task]) -> None:
+def _sweep(jobs: Sequence[Job], finished: Tasks) -> None:
     """Remove what killed workers left half written; those that live are done. (Images of one block are made anew.)"""
     for job in jobs:
         files.remove_partials(job.folder.uri)
@@ -297,44 +274,43 @@ def _sweep(jobs: Sequence[Job], finished: list[Task]) -> None:
         files.remove_partials(output_uri(jobs[task.job], task.block.image_id))
 
 
-def _is_ok(receipt: Receipt | None) -> bool:
-    return receipt is not None and receipt.status == "ok"
-
-
-def _gather(plan: JobPlan, retried: dict[str, Receipt]) -> JobReport:
+def _gather(plan: JobPlan, ledger: Ledger) -> JobReport:
     """Write the manifest of the images that are whole, and tell what is not."""
-    receipts = _valid(plan, retried)
-    tasks = plan.tasks
-
-    def ready(kind: str) -> set[str]:
-        return {task.block.image_id for task in plan.stages[kind] if _is_ok(receipts.get(task.key))}
-
-    done = [receipts[task.key] for task in tasks if _is_ok(receipts.get(task.key))]
-    failed = tuple(receipts[task.key] for task in tasks if task.key in receipts and not _is_ok(receipts[task.key]))
-    records = [
-        record_from_json(receipts[task.key].record or "")
-        for task in tasks
-        if _is_ok(receipts.get(task.key)) and receipts[task.key].record
-    ]
+    failed: list[tuple[int, Receipt]] = []
+    records: list[ImageRecord] = []
+    scores: dict[str, list[float]] = {"content_score": [], "seam_score": []}
+    objects: dict[str, int] = {}
+    seconds, lost = 0.0, 0
+    for numbers, table in ledger.receipts():
+        is_ok = pc.equal(table["status"], "ok")
+        failed += zip(numbers[~np.asarray(is_ok)].tolist(), receipts_of(table.filter(pc.invert(is_ok))), strict=True)
+        done = table.filter(is_ok)
+        records += map(record_from_json, filter(None, done["record"].drop_null().to_pylist()))
+        seconds += pc.sum(done["seconds"]).as_py() or 0.0
+        lost += pc.sum(done["content_lost"]).as_py() or 0
+        for name, found in scores.items():
+            found += done[name].drop_null().to_pylist()
+        alone = pc.and_(pc.equal(done["kind"], "block"), pc.is_valid(done["record"]))
+        of_images = pc.or_(pc.is_in(done["kind"], pa.array(["number", "solve"])), alone)
+        for receipt in receipts_of(done.filter(pc.and_(of_images, pc.is_valid(done["num_objects"])))):
+            objects[receipt.image_id] = objects.get(receipt.image_id, 0) + (receipt.num_objects or 0)
     write_manifest(plan.job.out, sorted(records, key=lambda record: record.image_id))
     whole = {record.image_id for record in records}
     for name, kinds in plan.tables.items():
-        keep_tables(plan.job.out, name, set().union(*(whole if kind == "finish" else ready(kind) for kind in kinds)))
-    of_images = (
-        r for r in done if r.image_id in whole and (r.kind in ("number", "solve") or (r.kind == "block" and r.record))
-    )
-    objects = [receipt.num_objects for receipt in of_images if receipt.num_objects is not None]
+        ready = (plan.stages[kind].image_ids(ledger.is_ok(kind)) for kind in kinds if kind != "finish")
+        keep_tables(plan.job.out, name, set().union(*ready, whole if "finish" in kinds else ()))
+    told = [count for image_id, count in objects.items() if image_id in whole]
     return JobReport(
         job=plan.job,
         num_blocks=len(plan.stages["block"]),
         num_images=plan.num_images,
         num_images_done=len(records),
-        failed=failed,
-        missing=sum(task.key not in receipts for task in tasks),
-        seconds=sum((receipt.seconds for receipt in done), 0.0),
-        content_scores=tuple(receipt.content_score for receipt in done if receipt.content_score is not None),
-        num_content_lost=sum(bool(receipt.content_lost) for receipt in done),
-        seam_scores=tuple(receipt.seam_score for receipt in done if receipt.seam_score is not None),
-        num_objects=sum(objects) if objects else None,
+        failed=tuple(receipt for _, receipt in sorted(failed, key=lambda one: one[0])),
+        missing=ledger.num_unknown,
+        seconds=seconds,
+        content_scores=tuple(scores["content_score"]),
+        num_content_lost=lost,
+        seam_scores=tuple(scores["seam_score"]),
+        num_objects=sum(told) if told else None,
         table=next(iter(plan.tables), None),
     )

@@ -25,7 +25,7 @@ from raydom.images.intensity import fraction_statistics, from_fraction, to_fract
 from raydom.images.resample import resample, source_region
 from raydom.images.seams import SeamScore, seam_scores
 from raydom.inference.job import BlockJob, model_shape, output_uri, style_of, style_units
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task
 from raydom.storage import files
 from raydom.storage.collection import Image
 from raydom.storage.pyramids import writable_levels

@@ -7,8 +7,8 @@ leaves a mark behind; three marks and it is quarantined.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
 import time
 import traceback
 import uuid
@@ -18,37 +18,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from raydom.errors import ClusterError
+from raydom.inference.tasks import Task
 from raydom.storage.receipts import STRIKES_OUT, Receipt, RunFolder
-from raydom.types import Block, Region
 
 ATTEMPTS = 3
 FLUSH_EVERY_S = 10.0
 """A receipt waits at most about this long for the others of its batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One piece of work: a block of one of the jobs of this run, and what is to be done with it."""
-
-    job: int
-    kind: str
-    """block, overview, pyramid or finish; overview and finish are of the whole image, pyramid of a part of it."""
-    block: Block
-    fingerprint: str
-
-    @property
-    def key(self) -> str:
-        """Unlike every other task of the same job."""
-        return f"{self.kind}:{self.block.block_id}"
-
-    def to_json(self) -> str:
-        write = self.block.write
-        return json.dumps([self.job, self.kind, self.block.image_id, write.start, write.stop, self.fingerprint])
-
-    @classmethod
-    def from_json(cls, text: str) -> Task:
-        job, kind, image_id, start, stop, fingerprint = json.loads(text)
-        return cls(job, kind, Block(image_id, Region(tuple(start), tuple(stop))), fingerprint)
 
 
 @runtime_checkable
@@ -133,7 +108,9 @@ class BlockWorker:
         """
         if self._stopping():
             return []
-        strikes, marks = self._strikes(tasks)
+        tasks = list(tasks)
+        batch = batch_name(tasks)
+        strikes, marks = self._strikes(tasks, batch)
         receipts: list[Receipt] = []
         if marks or is_repeated:  # a worker or its machine died at this batch: some of it may be done
             receipts = self._already_done(tasks)
@@ -141,7 +118,7 @@ class BlockWorker:
             tasks = [task for task in tasks if (task.kind, task.block.block_id) not in done]
         together = [task for task in tasks if not strikes.get((task.job, task.key))]
         alone = [task for task in tasks if strikes.get((task.job, task.key))]
-        receipts += self._marked(together)
+        receipts += self._marked(together, batch)
         for task in alone:  # so that its neighbours are not blamed
             if self._stopping():
                 break
@@ -149,7 +126,7 @@ class BlockWorker:
             if count >= STRIKES_OUT:
                 receipts.append(self._quarantine(task, count))
             else:
-                receipts += self._marked([task])
+                receipts += self._marked([task], batch)
             self._flush()
         self._flush()
         for job, paths in marks.items():
@@ -158,18 +135,18 @@ class BlockWorker:
 
     # ------------------------------------------------------------------------------------------------- strikes
 
-    def _strikes(self, tasks: Sequence[Task]) -> tuple[dict[tuple[int, str], int], dict[int, list[str]]]:
+    def _strikes(self, tasks: Sequence[Task], batch: str) -> tuple[dict[tuple[int, str], int], dict[int, list[str]]]:
         """How often a worker died while at each of these tasks, and the marks that tell so."""
         wanted = {(task.job, task.key) for task in tasks}
         strikes: dict[tuple[int, str], int] = {}
         marks: dict[int, list[str]] = {}
         for job in {task.job for task in tasks}:
-            for path, mark in self._folders[job].marks().items():
+            for path, mark in self._folders[job].marks(self._run_id, batch).items():
                 struck = [(job, key) for key in mark["blocks"] if (job, key) in wanted]
                 if not struck:
                     continue
                 marks.setdefault(job, []).append(path)
-                if mark["run_id"] == self._run_id and self._node_is_alive(mark["node"]):
+                if self._node_is_alive(mark["node"]):
                     for key in struck:
                         strikes[key] = strikes.get(key, 0) + 1
         return strikes, marks
@@ -177,9 +154,10 @@ class BlockWorker:
     def _already_done(self, tasks: Sequence[Task]) -> list[Receipt]:
         done = []
         for job in {task.job for task in tasks}:
-            known = self._folders[job].read_receipts()
-            for task in tasks:
-                receipt = known.get(task.key) if task.job == job else None
+            own = [task for task in tasks if task.job == job]
+            known = self._folders[job].read_receipts([task.block.block_id for task in own])
+            for task in own:
+                receipt = known.get(task.key)
                 if receipt is not None and (receipt.status, receipt.fingerprint) == ("ok", task.fingerprint):
                     done.append(receipt)
         return done
@@ -193,11 +171,11 @@ class BlockWorker:
 
     # ------------------------------------------------------------------------------------------------ processing
 
-    def _marked(self, tasks: Sequence[Task]) -> list[Receipt]:
+    def _marked(self, tasks: Sequence[Task], batch: str) -> list[Receipt]:
         marks = []
         for job in sorted({task.job for task in tasks}):
             keys = [task.key for task in tasks if task.job == job]
-            marks.append((job, self._folders[job].mark(keys, self._node, self._run_id)))
+            marks.append((job, self._folders[job].mark(keys, self._node, self._run_id, batch)))
         try:
             receipts = self._overlapped(tasks) if self._reader else self._one_by_one(tasks)
         finally:
@@ -318,6 +296,11 @@ class BlockWorker:
             self._folders[job].write_receipts(self._unwritten[job])
             del self._unwritten[job]
         self._last_flush = time.monotonic()
+
+
+def batch_name(tasks: Sequence[Task]) -> str:
+    """The same for the same tasks in the same order, as a worker is given them that replaces a dead one."""
+    return hashlib.sha256("\n".join(f"{task.job}:{task.key}" for task in tasks).encode()).hexdigest()[:12]
 
 
 def _clocks() -> tuple[float, float]:

@@ -19,7 +19,7 @@ from raydom.algorithms.styles import get_method
 from raydom.inference.job import BlockJob, JobPlan, model_shape, style_of
 from raydom.inference.models import open_model
 from raydom.inference.neuron_job import NeuronJob
-from raydom.inference.worker import Task
+from raydom.inference.tasks import Task
 from raydom.storage import files
 from raydom.storage.collection import Image
 from raydom.storage.zarr_images import shards_of
@@ -92,7 +92,7 @@ def units_of(plan: JobPlan, job: BlockJob | NeuronJob, halo: Halo) -> dict[str, 
     """The units of all tasks of a plan, in their order, by stage."""
     images = job.chosen_images()
     overview_px = job.style.overview_px if isinstance(job, BlockJob) else 1
-    in_parts = {task.block.image_id for task in plan.stages.get("pyramid", ())}
+    in_parts = plan.stages["pyramid"].image_ids()
     opened = {image.image_id: (image.record, halo(image)) for image in images}
 
     def of(task: Task) -> float:

@@ -141,18 +141,27 @@ def write_bytes_atomic(uri: str, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def list_files(uri: str, suffix: str = "") -> list[str]:
-    """URIs of the files directly in a folder whose names end in ``suffix``, sorted; [] if there is no such folder.
+def list_files(uri: str, suffix: str = "", prefix: str = "") -> list[str]:
+    """URIs of the files directly in a folder whose names begin and end so, sorted; [] if there is no such folder.
+
+    Object stores are asked for names with the prefix only.
 
     Names that begin with a dot are left out: they are hidden, or half written.
     """
     fs, path = file_system(uri)
+
+    def entries() -> list[dict[str, Any]]:
+        if prefix and not isinstance(fs, LocalFileSystem):
+            return list(fs.find(path, prefix=prefix, detail=True).values())
+        return list(fs.ls(path, detail=True, refresh=True))
+
     try:
-        entries = steady(lambda: fs.ls(path, detail=True, refresh=True), uri)
+        found = steady(entries, uri)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = sorted(_last_part(entry) for entry in entries if _kind(fs, entry) == "file")
-    return [join(uri, name) for name in names if name.endswith(suffix) and not name.startswith(".")]
+    names = sorted(_last_part(entry) for entry in found if _kind(fs, entry) == "file")
+    wanted = (name for name in names if name.startswith(prefix) and name.endswith(suffix))
+    return [join(uri, name) for name in wanted if not name.startswith(".")]
 
 
 def list_folders(uri: str) -> list[str]:
@@ -259,7 +268,10 @@ def _remove_s3(fs: Any, path: str) -> None:
 
 
 def remove_files(uris: Iterable[str]) -> None:
-    """Remove files, each by one request; those that are gone do not matter. ``remove`` asks first what is there."""
+    """Remove files of one store, each by one request, of S3 a thousand by one; those that are gone do not matter.
+
+    ``remove`` asks first what is there.
+    """
 
     def remove_one(uri: str) -> None:
         fs, path = file_system(uri)
@@ -270,6 +282,11 @@ def remove_files(uris: Iterable[str]) -> None:
     if len(found) < 2 or not is_url(found[0]):
         for uri in found:
             remove_one(uri)
+        return
+    if stores.protocol_of(found[0]) in stores.S3:
+        fs, _ = file_system(found[0])
+        paths = [escape(file_system(uri)[1]) for uri in found]
+        steady(lambda: fs.rm(paths), found[0])
         return
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(remove_one, found))

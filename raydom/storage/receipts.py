@@ -11,22 +11,28 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
-from raydom.storage.tables import read_table, write_table
+from raydom.storage.tables import LARGE_BYTES, parquet_file, write_table
 from raydom.types import Region
 
 logger = logging.getLogger(__name__)
 
 PARTS_AT_ONCE = 8
 """Files of receipts that are read at the same time, which is what an object store is quick at."""
+FULL = 1 << 15
+"""A file of so many receipts is not put together with others any more; nor are more than these in memory at once."""
 STRIKES_OUT = 3
 """A block that was at work when this many workers died is quarantined."""
 
@@ -110,6 +116,9 @@ _SCHEMA = pa.schema(
     ]
 )
 
+Note = Callable[[str, pa.Table], None]
+"""Given a file of receipts and what it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -165,47 +174,55 @@ class RunFolder:
     def write_receipts(self, receipts: Sequence[Receipt]) -> None:
         """Add one Parquet part; atomic."""
         if receipts:
-            self._write_part(f"part-{uuid.uuid4().hex}.parquet", receipts)
+            table = pa.table({name: [getattr(row, name) for row in receipts] for name in _SCHEMA.names}, _SCHEMA)
+            write_table(files.join(self.uri, "receipts", f"part-{uuid.uuid4().hex}.parquet"), table)
 
-    def read_receipts(self) -> dict[str, Receipt]:
-        """The last receipt of each block, by block id (prefixed by its kind).
+    def read_receipts(self, block_ids: Collection[str] | None = None) -> dict[str, Receipt]:
+        """The last receipt of each block (or of each of these), by block id (prefixed by its kind).
 
         What a damaged file told is left out, with a warning, so that those blocks are done again.
         """
-        return self._read_parts(self._parts())[0]
+        wanted = None if block_ids is None else pa.array(block_ids, pa.string())
+        rows: list[Receipt] = []
+        read: set[str] = set()
+        while new := [path for path in self.receipt_files() if path not in read]:
+            seen = set()
+            for path, table in self.receipt_tables(new):
+                seen.add(path)
+                chosen = table if wanted is None else table.filter(pc.is_in(table["block_id"], wanted))
+                rows += receipts_of(chosen)
+            read.update(new)
+            if seen >= {*new}:  # else the driver may have put some of them together meanwhile
+                break
+        rows.sort(key=lambda receipt: receipt.finished_at)
+        return {f"{receipt.kind}:{receipt.block_id}": receipt for receipt in rows}
 
-    def compact(self) -> dict[str, Receipt]:
-        """Replace the parts by one file and return the receipts. Only the driver does this.
-
-        Damaged parts are renamed to ``*.damaged``, so that they are warned of once.
-        """
-        parts = self._parts()
-        receipts, damaged = self._read_parts(parts)
-        for part in damaged:
-            files.rename(part, f"{part}.damaged")
-        if len(parts) - len(damaged) > 1:
-            self._write_part(f"all-{uuid.uuid4().hex}.parquet", list(receipts.values()))
-            files.remove_files(parts)  # after the new file is there: a crash in between leaves doubles, never a gap
-        return receipts
-
-    def _parts(self) -> list[str]:
+    def receipt_files(self) -> list[str]:
+        """The URLs of the files that hold receipts; none of them ever changes."""
         return files.list_files(files.join(self.uri, "receipts"), ".parquet")
 
-    def _read_parts(self, parts: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
-        """The last receipt of each block, and the parts that are damaged."""
-        damaged: dict[str, Exception] = {}
+    def receipt_tables(
+        self, paths: Iterable[str], columns: Sequence[str] = _SCHEMA.names, *, set_aside: bool = False
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """What files of receipts hold, at most ``FULL`` of them at a time, with the file.
 
-        def read(path: str) -> list[Receipt]:
+        Files that are gone are left out, and damaged ones with a warning.
+
+        Args:
+            paths: The files.
+            columns: Fields of a receipt.
+            set_aside: Rename damaged files to ``*.damaged``, so that they are warned of once.
+        """
+        damaged: dict[str, DataError] = {}
+        for path, content in _contents(paths):
             try:
-                return [Receipt(**row) for row in read_table(path).to_pylist()]
-            except FileNotFoundError:  # compacted by another process between listing and reading
-                return []
-            except (ValueError, TypeError) as error:
+                with parquet_file(content, path) as file:
+                    for batch in _tables_in(file, len(content), columns):
+                        yield path, _as_receipts(batch, columns, path)
+            except DataError as error:
                 damaged[path] = error
-                return []
-
-        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-            rows = [receipt for found in pool.map(read, parts) for receipt in found]
+                if set_aside:
+                    files.rename(path, f"{path}.damaged")
         if damaged:
             path, reason = next(iter(damaged.items()))
             logger.warning(
@@ -215,27 +232,72 @@ class RunFolder:
                 path,
                 reason,
             )
-        rows.sort(key=lambda receipt: receipt.finished_at)
-        return {f"{receipt.kind}:{receipt.block_id}": receipt for receipt in rows}, list(damaged)
 
-    def _write_part(self, name: str, receipts: Iterable[Receipt]) -> None:
-        rows = list(receipts)
-        table = pa.table({name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}, schema=_SCHEMA)
-        write_table(files.join(self.uri, "receipts", name), table)
+    def compact(self, paths: Iterable[str] | None = None, note: Note = lambda path, table: None) -> dict[str, bool]:
+        """Put small files of receipts together, into files of ``FULL``. Only the driver does this.
+
+        Each new file is there before those that it is made of are removed, so a crash in between leaves receipts
+        twice, and never a gap; of receipts that are there twice, and of earlier ones of the same block, one is kept.
+
+        Args:
+            paths: The files. Default: all.
+            note: Given each file and what it holds, a table at a time.
+
+        Returns:
+            The files that hold these receipts then, and whether each is small still.
+        """
+        kept: dict[str, bool] = {}
+        small: dict[str, pa.Table] = {}
+        rows = 0
+        found = self.receipt_files() if paths is None else paths
+        for path, table in self.receipt_tables(found, set_aside=True):
+            note(path, table)
+            if len(table) == FULL or path in kept:  # one table of a large file
+                kept[path] = False
+                continue
+            small[path] = table
+            rows += len(table)
+            if rows >= FULL:
+                kept |= self._together(small)
+                small, rows = {}, 0
+        return kept | self._together(small)
+
+    def _together(self, small: dict[str, pa.Table]) -> dict[str, bool]:
+        """Replace files by one; returns it, and whether it is small."""
+        if len(small) < 2:
+            return dict.fromkeys(small, True)
+        table = _last_of_each(pa.concat_tables(small.values()))
+        path = files.join(self.uri, "receipts", f"all-{uuid.uuid4().hex}.parquet")
+        write_table(path, table)
+        files.remove_files(small)
+        return {path: len(table) < FULL}
 
     # -------------------------------------------------------------------------------------------------- strikes
 
-    def mark(self, block_ids: Sequence[str], node: str, run_id: str) -> str:
-        """Note that a worker begins these blocks; the mark outlives the worker if it dies. Returns the mark's URL."""
+    def mark(self, block_ids: Sequence[str], node: str, run_id: str, batch: str) -> str:
+        """Note that a worker begins these blocks; the mark outlives the worker if it dies. Returns the mark's URL.
+
+        Args:
+            block_ids: The blocks, of the batch or of a part of it.
+            node: The worker's machine.
+            run_id: The driver's run.
+            batch: Names the batch that the worker was given: a worker that is given it again asks for its marks alone,
+                however many workers there are.
+        """
         mark = {"blocks": list(block_ids), "node": node, "run_id": run_id, "began_at": time.time()}
-        path = files.join(self.uri, "strikes", f"{uuid.uuid4().hex}.json")
+        path = files.join(self.uri, "strikes", f"{run_id}-{batch}-{uuid.uuid4().hex}.json")
         files.write_bytes_atomic(path, json.dumps(mark).encode())
         return path
 
-    def marks(self) -> dict[str, dict[str, Any]]:
-        """All marks, by URL; a damaged one names no block."""
+    def mark_files(self, run_id: str = "", batch: str = "") -> list[str]:
+        """The URLs of all marks, or of those of a run, or of one of its batches."""
+        prefix = "".join(f"{name}-" for name in (run_id, batch) if name)
+        return files.list_files(files.join(self.uri, "strikes"), ".json", prefix)
+
+    def marks(self, run_id: str = "", batch: str = "") -> dict[str, dict[str, Any]]:
+        """What these marks say, by URL; a damaged one names no block."""
         found = {}
-        for path in files.list_files(files.join(self.uri, "strikes"), ".json"):
+        for path in self.mark_files(run_id, batch):
             try:
                 mark = files.read_json(path)
                 whole = isinstance(mark, dict) and {"blocks", "node", "run_id"} <= mark.keys()
@@ -271,6 +333,72 @@ class RunFolder:
     def part_uri(self, image_id: str, content: str, part: Region) -> str:
         """Where the sums over a part of the output of an image are kept until that is finished."""
         return files.join(self.uri, "parts", _hashed(image_id, content, *part.start) + ".npz")
+
+
+def receipts_of(table: pa.Table) -> list[Receipt]:
+    """The rows of a table with all fields."""
+    return [Receipt(**row) for row in table.to_pylist()]
+
+
+def _contents(paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Files and what is in them, a few read ahead; without those that are gone."""
+
+    def read(path: str) -> bytes | None:
+        try:
+            return files.read_bytes(path)
+        except FileNotFoundError:  # put together with others since they were listed
+            return None
+
+    waiting: deque[tuple[str, Future[bytes | None]]] = deque()
+    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+        for path in (*paths, None):
+            if path is not None:
+                waiting.append((path, pool.submit(read, path)))
+            while waiting and (path is None or len(waiting) > 2 * PARTS_AT_ONCE):
+                first, reading = waiting.popleft()
+                content = reading.result()
+                if content is not None:
+                    yield first, content
+
+
+def _tables_in(file: pq.ParquetFile, num_bytes: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """What is in a file, ``FULL`` rows at a time."""
+    known = set(file.schema_arrow.names)
+    there = [name for name in columns if name in known]
+    if file.metadata.num_rows < FULL:
+        yield file.read(there, use_threads=num_bytes > LARGE_BYTES)
+    else:
+        for batch in file.iter_batches(FULL, columns=there):
+            yield pa.Table.from_batches([batch])
+
+
+def _as_receipts(table: pa.Table, columns: Sequence[str], path: str) -> pa.Table:
+    """These fields, in the present types; what older versions did not note is as if it were left out.
+
+    Raises:
+        DataError: If the file holds something else.
+    """
+    defaults = {field.name: field.default for field in fields(Receipt)}
+    missing = [name for name in columns if name not in table.schema.names]
+    lost = [name for name in missing if defaults[name] is MISSING]
+    if lost:
+        raise DataError(f"{path}: it holds no receipts; {', '.join(lost)} is missing.")
+    schema = pa.schema([_SCHEMA.field(name) for name in columns])
+    if table.schema == schema:
+        return table
+    for name in missing:
+        table = table.append_column(name, pa.repeat(pa.scalar(defaults[name], schema.field(name).type), len(table)))
+    return table.select(list(columns)).cast(schema)
+
+
+def _last_of_each(table: pa.Table) -> pa.Table:
+    """The last receipt of each block and kind."""
+    keys = pc.binary_join_element_wise(table["kind"], table["block_id"], ":").combine_chunks().dictionary_encode()
+    if len(keys.dictionary) == len(table):
+        return table
+    latest = np.argsort(table["finished_at"].to_numpy(), kind="stable")[::-1]
+    _, first = np.unique(keys.indices.to_numpy()[latest], return_index=True)
+    return table.take(pa.array(np.sort(latest[first])))
 
 
 def _hashed(*names: Any) -> str:

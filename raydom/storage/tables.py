@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,8 +38,19 @@ def read_table(uri: str) -> pa.Table:
         DataError: If it is damaged.
     """
     content = files.read_bytes(uri)
+    with parquet_file(content, uri) as file:
+        return file.read(use_threads=len(content) > LARGE_BYTES)
+
+
+@contextmanager
+def parquet_file(content: bytes, uri: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file whose content was read already, to be looked into in a ``with`` block.
+
+    Raises:
+        DataError: If it is damaged, also as far as that is seen within the block.
+    """
     try:
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            return file.read(use_threads=len(content) > LARGE_BYTES)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri}: no Parquet file, or a damaged one ({error}).") from error

@@ -4,7 +4,9 @@ import time
 import pytest
 
 from raydom.errors import ClusterError
-from raydom.inference.worker import BlockWorker, Task
+from raydom.inference.tasks import Task
+from raydom.inference.worker import BlockWorker, batch_name
+from raydom.storage import files
 from raydom.storage.receipts import RunFolder
 from raydom.types import Block, Region
 
@@ -90,9 +92,9 @@ def test_a_worker_that_outlived_its_node_tells_of_no_failure_which_would_undo_wh
 
 def test_a_block_is_quarantined_after_three_deaths_of_its_worker_and_its_neighbours_are_done(tmp_path):
     folder, tasks = RunFolder(str(tmp_path)), _tasks(3)
-    folder.mark([task.key for task in tasks], "node", "this run")  # died with the whole batch
+    folder.mark([task.key for task in tasks], "node", "this run", batch_name(tasks))  # died with the whole batch
     for _ in range(2):  # then twice alone
-        folder.mark([tasks[1].key], "node", "this run")
+        folder.mark([tasks[1].key], "node", "this run", batch_name(tasks))
     receipts = {receipt.block_id: receipt for receipt in _worker(Squares(), tmp_path).process(tasks)}
     assert receipts["img@16-0"].status == "quarantined"
     assert "died 3 times" in (receipts["img@16-0"].error or "")
@@ -103,8 +105,8 @@ def test_a_block_is_quarantined_after_three_deaths_of_its_worker_and_its_neighbo
 def test_deaths_of_a_lost_node_or_of_an_earlier_driver_are_nobodys_fault(tmp_path):
     folder, tasks = RunFolder(str(tmp_path)), _tasks(1)
     for _ in range(3):
-        folder.mark([tasks[0].key], "lost node", "this run")
-        folder.mark([tasks[0].key], "node", "an earlier run")
+        folder.mark([tasks[0].key], "lost node", "this run", batch_name(tasks))
+        folder.mark([tasks[0].key], "node", "an earlier run", batch_name(tasks))
     worker = _worker(Squares(), tmp_path, node_is_alive=lambda node: node != "lost node")
     assert [receipt.status for receipt in worker.process(tasks)] == ["ok"]
 
@@ -112,7 +114,7 @@ def test_deaths_of_a_lost_node_or_of_an_earlier_driver_are_nobodys_fault(tmp_pat
 def test_what_was_done_before_the_worker_died_is_not_done_again(tmp_path):
     folder, tasks = RunFolder(str(tmp_path)), _tasks(3)
     _worker(Squares(), tmp_path).process(tasks[:2])
-    folder.mark([task.key for task in tasks], "node", "this run")
+    folder.mark([task.key for task in tasks], "node", "this run", batch_name(tasks))
     processor = Squares()
     receipts = _worker(processor, tmp_path).process(tasks)
     assert set(processor.written) == {"img@32-0"}
@@ -122,7 +124,7 @@ def test_what_was_done_before_the_worker_died_is_not_done_again(tmp_path):
 def test_what_was_done_before_a_node_was_lost_is_not_done_again(tmp_path):
     folder, tasks = RunFolder(str(tmp_path)), _tasks(2)
     _worker(Squares(), tmp_path).process(tasks[:1])
-    folder.mark([task.key for task in tasks], "lost node", "this run")
+    folder.mark([task.key for task in tasks], "lost node", "this run", batch_name(tasks))
     processor = Squares()
     worker = _worker(processor, tmp_path, node_is_alive=lambda node: node == "node")
     assert len(worker.process(tasks)) == 2 and set(processor.written) == {"img@16-0"}
@@ -141,6 +143,9 @@ def test_the_time_of_a_task_is_its_own(tmp_path):
     assert all(receipt.seconds >= 0.05 for receipt in receipts)
 
 
-def test_a_task_survives_its_journey_as_text():
-    for task in _tasks(2):
-        assert Task.from_json(task.to_json()) == task
+def test_a_worker_looks_at_the_marks_of_its_own_batch_only(tmp_path, monkeypatch):
+    folder, tasks = RunFolder(str(tmp_path)), _tasks(4)
+    others = [folder.mark([task.key], "node", "this run", batch_name([task])) for task in tasks]  # are at work
+    monkeypatch.setattr(files, "read_json", lambda path: pytest.fail(f"{path} was read"))
+    assert len(_worker(Squares(), tmp_path).process(tasks)) == 4
+    assert sorted(others) == folder.mark_files()

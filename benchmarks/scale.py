@@ -1,0 +1,198 @@
+"""How far the block engine goes: a million trivial blocks for real.
+
+    uv run python benchmarks/scale.py million --blocks 1000000
+
+million: blocks of which nothing is read or written but the receipt, through the whole engine (plan, Ray tasks, strikes,
+receipts, compaction, lease, manifest) on two workers: blocks a second, against plain Ray Data over as many trivial
+items; the driver's memory and the number of files of receipts meanwhile; and the seconds of the same command when all
+is done already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from engine import make_collection
+
+from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, run_block_jobs, set_data_context
+from raydom.cluster.session import ray_session
+from raydom.config import BlockConfig, RunConfig, to_dict
+from raydom.inference.job import BlockJob, JobPlan, plan_job
+from raydom.inference.predictor import Predictor
+from raydom.inference.runner import JobKind
+from raydom.inference.tasks import Task
+from raydom.storage.collection import open_collection
+
+WORKERS = 2
+RUN = RunConfig(workers=WORKERS, quiet=True)
+BLOCK_PX = 64
+SAMPLE_EVERY_S = 0.5
+SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+class Trivial(Predictor):
+    """A processor whose tasks are done at once; the output of its images is made, and stays empty."""
+
+    def read(self, task: Task) -> None:
+        return None
+
+    def compute(self, task: Task, inputs: None) -> None:
+        return None
+
+    def write(self, task: Task, outputs: None) -> dict[str, Any]:
+        if task.kind != "finish":
+            return {"checksum": "00000000"}
+        return {"record": json.dumps(to_dict(self.image(task.block.image_id).record))}
+
+
+@dataclass
+class Watched:
+    """What a process was seen to be like, sampled."""
+
+    times: list[float] = field(default_factory=list)
+    mib: list[float] = field(default_factory=list)
+    """Resident memory, without what is shared with other processes."""
+    files: list[int] = field(default_factory=list)
+    """Of receipts."""
+
+    def at(self, moment: float) -> int:
+        """The sample nearest to a moment."""
+        return int(np.abs(np.array(self.times) - moment).argmin())
+
+
+def private_mib() -> float:
+    """Resident memory of this process that it shares with no other."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 2**10
+
+
+@contextmanager
+def watched(receipts: Path) -> Iterator[Watched]:
+    """Samples this process on a thread."""
+    seen, ended = Watched(), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(SAMPLE_EVERY_S):
+            seen.times.append(time.time())
+            seen.mib.append(private_mib())
+            seen.files.append(len(os.listdir(receipts)) if receipts.exists() else 0)  # noqa: PTH208 - of many
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
+def finished_at(receipts: Path) -> np.ndarray:
+    """When each block was done, sorted."""
+    tables = [pq.read_table(path, columns=["kind", "finished_at"]) for path in receipts.glob("*.parquet")]
+    times = [table.filter(pc.equal(table["kind"], "block"))["finished_at"].to_numpy() for table in tables]
+    return np.sort(np.concatenate(times))
+
+
+def bare(num_items: int) -> float:
+    """Items per second of plain Ray Data, as many to a batch and a row as the engine has."""
+    size = MAX_TASKS_PER_BATCH
+    rows: list[Any] = [{"items": np.arange(begin, min(begin + size, num_items))} for begin in range(0, num_items, size)]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        lambda rows: {"done": np.array([sum(map(len, rows["items"]))])},
+        batch_size=1,
+        compute=ray.data.TaskPoolStrategy(WORKERS),
+        num_cpus=1.0,
+    )
+    ends, counts = [], []
+    for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+        counts.append(int(batch["done"].sum()))
+        ends.append(time.perf_counter())
+    assert sum(counts) == num_items
+    return sum(counts[1:]) / (ends[-1] - ends[0])
+
+
+def million(folder: Path, num_blocks: int) -> None:
+    side = math.isqrt(num_blocks)
+    job = BlockJob(
+        name="million",
+        collection=make_collection(folder / "c", (BLOCK_PX * side, BLOCK_PX * side), filled=False),
+        out=str(folder / "o"),
+        blocks=BlockConfig(block_size=BLOCK_PX),
+    )
+    receipts = folder / "o" / "run" / "receipts"
+    planned: list[float] = []
+
+    def plan(job: BlockJob, number: int) -> JobPlan:
+        began = time.perf_counter()
+        made = plan_job(job, number)
+        planned.append(time.perf_counter() - began)
+        return made
+
+    kind = JobKind(plan, Trivial, lambda job, run: None)
+    with ray_session(RUN, temp_dir=f"/tmp/scale-{os.getpid()}"):
+        set_data_context()
+        bare_rates = [bare(side * side)]
+        print(f"plain Ray Data: {bare_rates[0]:.0f} items/s; the driver has {private_mib():.0f} MiB", flush=True)
+        with watched(receipts) as seen:
+            began = time.time()
+            (report,) = run_block_jobs([job], RUN, kind=kind)
+            ended = time.time()
+        assert report.ok and report.num_blocks == side * side
+        ends = finished_at(receipts)
+        left = len(list(receipts.iterdir()))
+        again = time.time()
+        (report,) = run_block_jobs([job], RUN, kind=kind)
+        resumed_s = time.time() - again
+        assert report.ok and len(open_collection(job.out)) == 1
+        bare_rates.append(bare(side * side))
+    skipped, bare_rate = len(ends) // 100, float(np.mean(bare_rates))
+    rate = (len(ends) - 1 - skipped) / (ends[-1] - ends[skipped])
+    print(
+        f"{len(ends)} blocks: {rate:.0f} blocks/s; plain Ray Data {bare_rate:.0f} items/s (before and after: "
+        f"{bare_rates[0]:.0f}, {bare_rates[1]:.0f}), ratio {rate / bare_rate:.2f}"
+    )
+    print(
+        f"plan {planned[0]:.2f} s, first block after {ends[0] - began:.1f} s, all after {ended - began:.1f} s, of which"
+        f" {ended - ends[-1]:.1f} s after the last block; the finished job again: {resumed_s:.1f} s"
+    )
+    print("| blocks done | s | driver, MiB | files of receipts |\n|---|---|---|---|")
+    for share in SHARES:
+        at = seen.at(ends[min(len(ends) - 1, int(share * len(ends)))])
+        print(f"| {share:.0%} | {seen.times[at] - began:.0f} | {seen.mib[at]:.0f} | {seen.files[at]} |")
+    print(f"| end | {ended - began:.0f} | {seen.mib[-1]:.0f} | {left} |")
+    print(f"at most {max(seen.mib):.0f} MiB and {max(seen.files)} files", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=["million"])
+    parser.add_argument("--blocks", type=int, default=1_000_000)
+    options = parser.parse_args(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="scale-", dir="/tmp"))
+    try:
+        million(folder, options.blocks)
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
