@@ -37,7 +37,7 @@ from models import write_untrained
 from overfit import FEW
 
 from raydom.algorithms.trained import load_trained
-from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, execute_on_ray, run_block_jobs
+from raydom.cluster.blocks import execute_on_ray, run_block_jobs
 from raydom.cluster.session import ray_session
 from raydom.config import BlockConfig, ModelSpec, NetworkConfig, RunConfig
 from raydom.images.intensity import image_statistics
@@ -54,6 +54,8 @@ from raydom.storage.receipts import Receipt
 from raydom.types import ImageRecord
 
 RUN = RunConfig(workers=2, cpus_per_worker=1.0)
+BATCH = 128
+"""Receipts to a file, of resume."""
 SERIAL = RunConfig(serial=True, quiet=True)
 
 
@@ -339,7 +341,7 @@ def resume(folder: Path) -> None:
     with suppress(KeyboardInterrupt):  # makes the empty output
         run_jobs([job], RUN, execute)
     done = plan_job(job).stages["block"][:100_000]
-    for start in range(0, len(done), MAX_TASKS_PER_BATCH):
+    for start in range(0, len(done), BATCH):
         job.folder.write_receipts(
             [
                 Receipt(
@@ -354,7 +356,7 @@ def resume(folder: Path) -> None:
                     finished_at=time.time(),
                     checksum="00000000",
                 )
-                for task in done[start : start + MAX_TASKS_PER_BATCH]
+                for task in done[start : start + BATCH]
             ]
         )
     for stored in ("as the workers wrote them", "in one file"):  # the first run puts them together

@@ -111,7 +111,7 @@ def compare(name: str, workers: int, data: Path) -> dict[str, Any]:
         load = [os.getloadavg()[0]]
         plan = plan_job(job)
         pilot = run_pilot(job, BLOCK_JOBS, run, PILOT, plan)
-        loads = stage_loads(measure_workload(job, BLOCK_JOBS, plan), pilot, plan)
+        loads = stage_loads(measure_workload(job, BLOCK_JOBS, plan), pilot, plan, run)
         limits = Limits(
             driver_batches_per_s=LIMITS.driver_batches_per_s,
             store_writes_per_s=LIMITS.store_writes_per_s,

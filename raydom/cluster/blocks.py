@@ -27,7 +27,7 @@ from raydom.cluster.session import num_workers, ray_session
 from raydom.cluster.stopping import StopWatch, drained
 from raydom.config import RunConfig
 from raydom.errors import ClusterError
-from raydom.inference.forecast import batch_size
+from raydom.inference.batches import batch_size, flush_s, most_at_once
 from raydom.inference.job import Job
 from raydom.inference.predictor import Predictor
 from raydom.inference.progress import ProgressReport
@@ -37,11 +37,6 @@ from raydom.inference.tasks import Tasks
 from raydom.inference.worker import BlockWorker, Processor
 from raydom.networks.memory import keep_freed_memory
 
-TASKS_PER_BATCH = 16
-"""Tasks that a process takes at a time, and so the most that are repeated when it dies."""
-BLOCK_PX = 512 * 512
-"""Pixels of a block beyond which there are no more of them to a batch than that."""
-MAX_TASKS_PER_BATCH = 128
 ASKS_A_NETWORK = ("overview", "block")
 """Stages that compute on GPUs where the run has some."""
 
@@ -75,6 +70,7 @@ class Opening:
     run_id: str
     open_processor: OpenProcessor
     device: str
+    workers: int
 
     def open(self) -> BlockWorker:
         import torch
@@ -88,6 +84,7 @@ class Opening:
             node=ray.get_runtime_context().get_node_id(),
             node_is_alive=_node_is_alive,
             stopping=StopWatch(self.run_id),
+            flush_s=flush_s(self.workers),
         )
 
 
@@ -134,13 +131,14 @@ def execute_on_ray(
     """
     set_data_context()
     workers = min(len(tasks), num_workers(run))
-    size = batch_size(len(tasks), workers, most_tasks_at_once(tasks))
+    on_gpu = computes_on_gpu(run, tasks[0].kind)
+    size = batch_size(len(tasks), workers, most_at_once(tasks.largest_px, workers, on_gpu))
     rows: list[Any] = [{"tasks": tasks[start : start + size].to_json()} for start in range(0, len(tasks), size)]
     batches = ray.data.from_items(rows, override_num_blocks=len(rows))
-    if run.gpus_per_worker > 0 and tasks[0].kind in ASKS_A_NETWORK:
+    if on_gpu:
         done = batches.map_batches(
             BlockActor,
-            fn_constructor_args=(Opening(jobs, run, run_id, open_processor, device_of(run)),),
+            fn_constructor_args=(Opening(jobs, run, run_id, open_processor, device_of(run), workers),),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
             num_cpus=run.cpus_per_worker,
@@ -149,7 +147,7 @@ def execute_on_ray(
     else:
         done = batches.map_batches(
             process_batch,
-            fn_args=(Opening(jobs, run, run_id, open_processor, "cpu"),),
+            fn_args=(Opening(jobs, run, run_id, open_processor, "cpu", workers),),
             batch_size=1,
             compute=ray.data.TaskPoolStrategy(workers),
             num_cpus=run.cpus_per_worker,
@@ -167,9 +165,9 @@ def execute_on_ray(
         ) from error
 
 
-def most_tasks_at_once(tasks: Tasks) -> int:
-    """More of them where they are small: Ray spends some 10 ms on a batch."""
-    return min(MAX_TASKS_PER_BATCH, max(TASKS_PER_BATCH, TASKS_PER_BATCH * BLOCK_PX // tasks.largest_px))
+def computes_on_gpu(run: RunConfig, kind: str) -> bool:
+    """Whether the tasks of a stage are given a share of a GPU."""
+    return run.gpus_per_worker > 0 and kind in ASKS_A_NETWORK
 
 
 def _reason(error: Exception) -> str:

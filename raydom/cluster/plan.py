@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from rich.console import Console
 
 from raydom.cluster.block_jobs import neuron_job, segment_job, stylize_job
-from raydom.cluster.blocks import most_tasks_at_once
+from raydom.cluster.blocks import computes_on_gpu
 from raydom.cluster.pilot import PilotResult, run_pilot
 from raydom.cluster.plan_report import facts, forecast_facts, offer_row, show, tell_deadline
 from raydom.commands import NeuronSegmentConfig, PlanConfig, SegmentConfig, StylizeConfig
@@ -67,7 +67,7 @@ def plan(config: PlanConfig, command: Planned) -> int:
     here = None
     if pilot is not None:
         limits = Limits(**asdict(prices.limits))
-        loads = stage_loads(work, pilot, made)
+        loads = stage_loads(work, pilot, made, command.run)
         workers = own_workers(command.run)
         here = None if workers is None else forecast(loads, workers, pilot.start, limits)
         offers, notes = make_offers(config.sizes, loads, pilot, work, command.run, prices, limits)
@@ -161,9 +161,8 @@ def measure_workload(job: BlockJob | NeuronJob, kind: JobKind, made: JobPlan) ->
     )
 
 
-def stage_loads(work: Workload, pilot: PilotResult, made: JobPlan) -> list[StageLoad]:
-    """The seconds of each task, from what a unit took in the pilot; objects are written where pixels are, and a mark
-    and a receipt for each batch."""
+def stage_loads(work: Workload, pilot: PilotResult, made: JobPlan, run: RunConfig) -> list[StageLoad]:
+    """The seconds of each task, from what a unit took in the pilot; objects are written where pixels are."""
     missing = [name for name in work.tasks if name not in pilot.rates]
     if missing:
         raise ConfigError(
@@ -174,9 +173,9 @@ def stage_loads(work: Workload, pilot: PilotResult, made: JobPlan) -> list[Stage
         StageLoad(
             name,
             pilot.rates[name].seconds_per_unit * work.units[name],
-            most_at_once=most_tasks_at_once(made.stages[name]),
-            writes=2 * num_tasks / most_tasks_at_once(made.stages[name])
-            + (0 if name == "overview" else work.objects * num_tasks / total),
+            largest_px=made.stages[name].largest_px,
+            on_gpu=computes_on_gpu(run, name),
+            writes=0.0 if name == "overview" else work.objects * num_tasks / total,
         )
         for name, num_tasks in work.tasks.items()
     ]
@@ -208,7 +207,7 @@ def make_offers(
             worker_s=pilot.start.worker_s / node.speed,
             stage_s=pilot.start.stage_s,
         )
-        quick = [StageLoad(one.name, one.seconds / node.speed, one.most_at_once, one.writes) for one in loads]
+        quick = [replace(one, seconds=one.seconds / node.speed) for one in loads]
         for size in sizes:
             told = forecast(quick, size * count, start, limits, boot_s=node.boot_s)
             offers.append(_offer(node, size, told, prices, requests))

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from raydom.inference.batches import BLOCK_PX, batch_size, most_at_once
+
 WORK, TAIL, DRIVER, STORE, START = "workers", "longest task", "driver", "object store", "start-up"
 """What a job, or a stage, mostly waits for."""
-
-
-def batch_size(num_tasks: int, workers: int, most: int) -> int:
-    """Tasks that a worker takes at a time: at most so many, fewer where there are not enough for two batches each."""
-    return max(1, min(most, math.ceil(num_tasks / (2 * workers))))
+WRITES_A_BATCH = 2
+"""Its mark and its receipts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,16 @@ class StageLoad:
     name: str
     seconds: Float[np.ndarray, " tasks"]
     """For which each task keeps a worker, in the order in which they are given out."""
-    most_at_once: int = 16
-    """Tasks to a batch at most."""
+    largest_px: int = BLOCK_PX
+    """Pixels of the largest task."""
+    on_gpu: bool = False
+    """Whether the tasks are done on GPUs; this and the pixels say how many go to a batch."""
     writes: float = 0.0
-    """Objects that are written to the store."""
+    """Objects that are written to the store, beside a mark and receipts for each batch."""
+
+    def batch_size(self, workers: int) -> int:
+        """Tasks that a worker takes at a time."""
+        return batch_size(len(self.seconds), workers, most_at_once(self.largest_px, workers, self.on_gpu))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +62,7 @@ class Limits:
     driver_batches_per_s: float
     store_writes_per_s: float
     receipt_s: float = 0.0
-    """For which the driver reads each receipt that there is, before each stage."""
+    """For which the driver is at a receipt, in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +118,13 @@ def forecast_stage(stage: StageLoad, workers: int, limits: Limits) -> StageForec
     """
     if not len(stage.seconds):
         return StageForecast(stage.name, 0.0, WORK)
-    size = batch_size(len(stage.seconds), workers, stage.most_at_once)
+    size = stage.batch_size(workers)
     batches = np.add.reduceat(stage.seconds, np.arange(0, len(stage.seconds), size))
     shared = float(batches.sum()) / workers
     bounds = {
         WORK: makespan(batches, workers),
         DRIVER: len(batches) / limits.driver_batches_per_s,
-        STORE: stage.writes / limits.store_writes_per_s,
+        STORE: (stage.writes + WRITES_A_BATCH * len(batches)) / limits.store_writes_per_s,
     }
     limit = max(bounds, key=lambda name: bounds[name])
     seconds = bounds[limit]
@@ -142,11 +147,8 @@ def forecast(
     """
     done = [stage for stage in stages if len(stage.seconds)]
     results = tuple(forecast_stage(stage, workers, limits) for stage in done)
-    receipts, known = 0.0, 0
-    for stage in done:
-        known += len(stage.seconds)
-        receipts += known * limits.receipt_s
-    start_s = boot_s + start.session_s + start.worker_s + start.stage_s * max(0, len(done) - 1) + receipts
+    receipts_s = limits.receipt_s * sum(len(stage.seconds) for stage in done)
+    start_s = boot_s + start.session_s + start.worker_s + start.stage_s * max(0, len(done) - 1) + receipts_s
     busy_s = float(sum(stage.seconds.sum() for stage in done))
     return Forecast(workers, start_s + sum(stage.seconds for stage in results), start_s, busy_s, results)
 
@@ -157,12 +159,11 @@ def most_useful_workers(stages: Sequence[StageLoad], limits: Limits) -> int:
     useful = 1
     for stage in stages:
         if len(stage.seconds):
-            floor = max(
-                float(stage.seconds.max()),
-                len(stage.seconds) / stage.most_at_once / limits.driver_batches_per_s,
-                stage.writes / limits.store_writes_per_s,
-            )
-            useful = max(useful, min(len(stage.seconds), math.ceil(float(stage.seconds.sum()) / max(floor, 1e-9))))
+            total, count = float(stage.seconds.sum()), len(stage.seconds)
+            floor = max(float(stage.seconds.max()), stage.writes / limits.store_writes_per_s, 1e-9)
+            most = min(count, math.ceil(total / floor))
+            given_s = count / stage.batch_size(most) / limits.driver_batches_per_s
+            useful = max(useful, min(most, math.ceil(total / max(given_s, 1e-9))))
     return useful
 
 

@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from raydom.errors import ClusterError
+from raydom.inference.batches import FLUSH_S
 from raydom.inference.tasks import Task
 from raydom.storage.receipts import STRIKES_OUT, Receipt, RunFolder
 
 ATTEMPTS = 3
-FLUSH_EVERY_S = 10.0
-"""A receipt waits at most about this long for the others of its batch."""
 
 
 @runtime_checkable
@@ -75,6 +74,7 @@ class BlockWorker:
         overlap: Read and write on threads beside the computation.
         watch: Told of each receipt at once.
         stopping: Asked before each task; once it is true no further one is begun.
+        flush_s: How long a receipt waits at most for others.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class BlockWorker:
         overlap: bool = True,
         watch: Callable[[Receipt], None] = lambda receipt: None,
         stopping: Callable[[], bool] = lambda: False,
+        flush_s: float = FLUSH_S,
     ) -> None:
         self._open, self._folders = open_processor, folders
         self._processors: dict[int, Processor] = {}
@@ -95,7 +96,7 @@ class BlockWorker:
         self._name = uuid.uuid4().hex[:12]
         self._reader = ThreadPoolExecutor(1) if overlap else None
         self._writer = ThreadPoolExecutor(1) if overlap else None
-        self._watch, self._stopping = watch, stopping
+        self._watch, self._stopping, self._flush_s = watch, stopping, flush_s
         self._unwritten: dict[int, list[Receipt]] = {}
         self._last_flush = time.monotonic()
 
@@ -287,7 +288,7 @@ class BlockWorker:
     def _keep(self, task: Task, receipt: Receipt) -> Receipt:
         self._unwritten.setdefault(task.job, []).append(receipt)
         self._watch(receipt)
-        if time.monotonic() - self._last_flush > FLUSH_EVERY_S:
+        if time.monotonic() - self._last_flush > self._flush_s:
             self._flush()
         return receipt
 

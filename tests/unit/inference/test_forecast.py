@@ -13,7 +13,6 @@ from raydom.inference.forecast import (
     Offer,
     StageLoad,
     StartUp,
-    batch_size,
     cheapest,
     forecast,
     forecast_stage,
@@ -37,12 +36,6 @@ def test_each_piece_of_work_goes_to_the_worker_that_is_free_first():
     assert makespan([], 4) == 0
 
 
-def test_batches_are_as_those_of_the_engine():
-    assert batch_size(1000, 4, 16) == 16
-    assert batch_size(32, 2, 16) == 8  # two batches for each of two workers
-    assert batch_size(3, 8, 16) == 1
-
-
 def test_a_stage_of_equal_blocks_is_its_work_shared_by_the_workers():
     stage = _stage([2.0] * 64)
     assert forecast_stage(stage, 1, FREE).seconds == 128
@@ -61,19 +54,19 @@ def test_a_large_image_that_one_worker_solves_bounds_the_end():
 
 
 def test_driver_and_store_bound_what_workers_could_do_quicker():
-    stage = _stage([0.1] * 1600, writes=4800)  # 100 batches of 16
+    stage = _stage([0.1] * 1600, writes=4800)  # 100 batches of 16, of two writes each
     slow_driver = Limits(driver_batches_per_s=10, store_writes_per_s=1e9)
     slow_store = Limits(driver_batches_per_s=1e9, store_writes_per_s=100)
     assert forecast_stage(stage, 50, slow_driver).seconds == 10  # 160 s of work by 50 workers would be 3.2 s
     assert forecast_stage(stage, 50, slow_driver).limit == DRIVER
-    assert (forecast_stage(stage, 50, slow_store).seconds, forecast_stage(stage, 50, slow_store).limit) == (48, STORE)
+    assert (forecast_stage(stage, 50, slow_store).seconds, forecast_stage(stage, 50, slow_store).limit) == (50, STORE)
 
 
 def test_start_up_counts_the_cluster_once_and_every_further_stage():
     start = StartUp(session_s=5, worker_s=10, stage_s=2)
     limits = Limits(driver_batches_per_s=1e9, store_writes_per_s=1e9, receipt_s=0.5)
     told = forecast([_stage([1.0] * 4), _stage([]), _stage([3.0] * 2)], 2, start, limits, boot_s=100)
-    assert told.start_s == 100 + 5 + 10 + 2 + 0.5 * (4 + 6)
+    assert told.start_s == 100 + 5 + 10 + 2 + 0.5 * 6
     assert told.seconds == told.start_s + 2 + 3
     assert told.busy_s == 10
 
