@@ -1,11 +1,14 @@
-"""How far the block engine goes: a million trivial blocks for real.
+"""How far the block engine goes: a million blocks for real, and thousands of workers in a simulation.
 
-    uv run python benchmarks/scale.py million --blocks 1000000
+    uv run python benchmarks/scale.py million
+    uv run python benchmarks/scale.py driver
+    uv run python benchmarks/scale.py simulate --picture benchmarks/scale.png
 
 million: blocks of which nothing is read or written but the receipt, through the whole engine (plan, Ray tasks, strikes,
 receipts, compaction, lease, manifest) on two workers: blocks a second, against plain Ray Data over as many trivial
-items; the driver's memory and the number of files of receipts meanwhile; and the seconds of the same command when all
-is done already.
+items in batches of the same size; the driver's memory and the number of files of receipts meanwhile; and the seconds of
+the same command when all is done already. driver: batches a second that a driver gives out to workers that only wait,
+by the number of them. simulate: see ``scale_simulation``.
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
+import scale_simulation
 from engine import make_collection
 
-from raydom.cluster.blocks import MAX_TASKS_PER_BATCH, run_block_jobs, set_data_context
+from raydom.cluster.blocks import run_block_jobs, set_data_context
 from raydom.cluster.session import ray_session
 from raydom.config import BlockConfig, RunConfig, to_dict
+from raydom.inference.batches import batch_size, most_at_once
 from raydom.inference.job import BlockJob, JobPlan, plan_job
 from raydom.inference.predictor import Predictor
 from raydom.inference.runner import JobKind
@@ -45,6 +50,9 @@ WORKERS = 2
 RUN = RunConfig(workers=WORKERS, quiet=True)
 BLOCK_PX = 64
 SAMPLE_EVERY_S = 0.5
+WAIT_S = 0.5
+IN_FLIGHT = (4, 16, 64, 256, 1024)
+"""Workers of ``driver``."""
 SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -113,7 +121,7 @@ def finished_at(receipts: Path) -> np.ndarray:
 
 def bare(num_items: int) -> float:
     """Items per second of plain Ray Data, as many to a batch and a row as the engine has."""
-    size = MAX_TASKS_PER_BATCH
+    size = batch_size(num_items, WORKERS, most_at_once(BLOCK_PX**2, WORKERS, on_gpu=False))
     rows: list[Any] = [{"items": np.arange(begin, min(begin + size, num_items))} for begin in range(0, num_items, size)]
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         lambda rows: {"done": np.array([sum(map(len, rows["items"]))])},
@@ -181,14 +189,49 @@ def million(folder: Path, num_blocks: int) -> None:
     print(f"at most {max(seen.mib):.0f} MiB and {max(seen.files)} files", flush=True)
 
 
+class Waiting:
+    """A worker that is at each batch for a while, and computes nothing."""
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        time.sleep(WAIT_S)
+        return {"done": np.array([1]), "failed": np.array([0])}
+
+
+def driver() -> None:
+    """How many batches a second one driver gives out: threads of one process stand for workers."""
+    with ray_session(RUN, temp_dir=f"/tmp/scale-{os.getpid()}"):
+        set_data_context()
+        for workers in IN_FLIGHT:
+            count = max(400, 4 * workers)
+            rows: list[Any] = [{"tasks": "x" * 200} for _ in range(count)]
+            pool = ray.data.ActorPoolStrategy(
+                size=1, max_tasks_in_flight_per_actor=workers, enable_true_multi_threading=True
+            )
+            cpu = time.process_time()
+            done = ray.data.from_items(rows, override_num_blocks=count).map_batches(
+                Waiting, batch_size=1, compute=pool, num_cpus=0.5, max_concurrency=workers
+            )
+            ends = [time.perf_counter() for _ in done.iter_batches(batch_size=None, prefetch_batches=0)]
+            half = count // 2
+            rate = (count - half) / (ends[-1] - ends[half - 1])
+            cpu_ms = (time.process_time() - cpu) / count * 1000
+            print(f"{workers} at once: {rate:.0f} batches/s; {cpu_ms:.1f} ms of the driver's CPU each", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["million"])
-    parser.add_argument("--blocks", type=int, default=1_000_000)
+    parser.add_argument("what", choices=["million", "driver", "simulate"])
+    parser.add_argument("--blocks", type=int, default=1_000_000, help="of million")
+    parser.add_argument("--picture", type=Path, help="where simulate draws what it found")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="scale-", dir="/tmp"))
     try:
-        million(folder, options.blocks)
+        if options.what == "million":
+            million(folder, options.blocks)
+        elif options.what == "driver":
+            driver()
+        else:
+            scale_simulation.simulated(folder, options.picture)
     finally:
         shutil.rmtree(folder)
     return 0

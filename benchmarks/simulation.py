@@ -115,10 +115,10 @@ class Simulation:
         self.costs, self.engine, self.workers, self.num_tasks = costs, engine, workers, num_tasks
         self.driver, self.puts, self.gets = Server(), Server(), Server()
         sizes = np.minimum(engine.batch, num_tasks - np.arange(0, num_tasks, engine.batch))
-        drawn = np.random.default_rng(seed).choice(service_s, num_tasks)
-        seconds = np.add.reduceat(drawn, np.cumsum(sizes) - sizes)
-        self.left = list(zip(sizes.tolist(), seconds.tolist(), strict=True))[::-1]
-        self.busy_s = float(drawn.sum())
+        rng = np.random.default_rng(seed)
+        seconds = [float(rng.choice(service_s, size).sum()) for size in sizes]
+        self.left = list(zip(sizes.tolist(), seconds, strict=True))[::-1]
+        self.busy_s = sum(seconds)
         self.parts = self.most_files = self.at_work = 0
         self.ended = 0.0
 
