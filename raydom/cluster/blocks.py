@@ -23,8 +23,10 @@ import ray
 import ray.data
 import ray.exceptions
 
+from raydom.cluster.capacity import Resources, needs_of
 from raydom.cluster.session import num_workers, ray_session
-from raydom.cluster.stopping import StopWatch, drained
+from raydom.cluster.stopping import StopWatch, drained, node_is_alive
+from raydom.cluster.waiting import waiting_told
 from raydom.config import RunConfig
 from raydom.errors import ClusterError
 from raydom.inference.batches import batch_size, flush_s, most_at_once
@@ -82,7 +84,7 @@ class Opening:
             [job.folder for job in self.jobs],
             run_id=self.run_id,
             node=ray.get_runtime_context().get_node_id(),
-            node_is_alive=_node_is_alive,
+            node_is_alive=node_is_alive,
             stopping=StopWatch(self.run_id),
             flush_s=flush_s(self.workers),
         )
@@ -135,6 +137,7 @@ def execute_on_ray(
     size = batch_size(len(tasks), workers, most_at_once(tasks.largest_px, workers, on_gpu))
     rows: list[Any] = [{"tasks": tasks[start : start + size].to_json()} for start in range(0, len(tasks), size)]
     batches = ray.data.from_items(rows, override_num_blocks=len(rows))
+    needs: Resources = needs_of(run) if on_gpu else {"CPU": run.cpus_per_worker}
     if on_gpu:
         done = batches.map_batches(
             BlockActor,
@@ -153,12 +156,10 @@ def execute_on_ray(
             num_cpus=run.cpus_per_worker,
         )
     try:
-        with drained(run_id, [job.folder for job in jobs]) as stopping:
+        with drained(run_id, [job.folder for job in jobs]), waiting_told(needs, run.quiet):
             for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
                 progress.update(int(batch["done"].sum()), int(batch["failed"].sum()))
                 check()
-                if stopping.is_done():  # what is left of the batches need not even be looked at
-                    break
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"the workers failed: {_reason(error)}. What is finished is kept: the same command goes on from there."
@@ -180,10 +181,6 @@ def _reason(error: Exception) -> str:
 def _is_repeated() -> bool:
     """Whether Ray has given this batch to a worker before. Ray counts it, but has no public way to ask."""
     return bool(ray._private.worker.global_worker.core_worker.get_current_task_attempt_number() > 0)
-
-
-def _node_is_alive(node: str) -> bool:
-    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
 
 def set_data_context() -> None:

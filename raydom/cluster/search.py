@@ -31,6 +31,8 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
+from raydom.cluster.capacity import needs_of
+from raydom.cluster.waiting import waiting_told
 from raydom.config import TrainRunConfig
 from raydom.errors import ClusterError
 from raydom.search.problem import REDUCTION, Problem, Runner, TrialSource, rungs
@@ -110,7 +112,7 @@ def search_on_ray(
             ),
         )
         try:
-            with _without_output():
+            with waiting_told(needs_of(run), run.quiet), _without_output():
                 tuner.fit()
         except Exception as error:  # Tune wraps what its callbacks raise
             if ended.hopeless is not None:

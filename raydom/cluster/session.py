@@ -25,7 +25,9 @@ import ray
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from raydom.cluster import messages
-from raydom.config import ClusterConfig, TrainRunConfig
+from raydom.cluster.autoscaler import read_capacity
+from raydom.cluster.capacity import check_capacity, needs_of, workers_at_most, workers_now
+from raydom.config import ClusterConfig
 from raydom.errors import ClusterError, ConfigError
 from raydom.storage import files, stores
 
@@ -49,10 +51,11 @@ def ray_session(
         temp_dir: Folder for the sessions of an embedded Ray; keep its path short.
 
     Raises:
-        ConfigError: When the cluster cannot be reached, or no GPU is there and one is asked for.
+        ConfigError: When the cluster cannot be reached, or has no node that a worker fits on and will never have one.
         ClusterError: When Ray cannot be started.
     """
     if ray.is_initialized():
+        check_capacity(read_capacity(), needs_of(run))
         yield
         return
     logging.getLogger("ray").setLevel(logging.WARNING)
@@ -91,25 +94,18 @@ def ray_session(
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
     try:
-        gpus = _gpus_per_worker(run)
-        if gpus > 0 and not address and not ray.cluster_resources().get("GPU"):
-            raise ConfigError(
-                f"--gpus-per-worker {gpus:g} was asked for and this machine has no GPU that Ray can "
-                "see. Leave the option out to compute on CPUs, or join a cluster with --address."
-            )
+        check_capacity(read_capacity(), needs_of(run))
         yield
     finally:
         ray.shutdown()
 
 
 def num_workers(run: ClusterConfig) -> int:
-    """As many workers as were asked for, else as many as the cluster has room for now."""
+    """As many workers as were asked for, else as many as the cluster will have room for at most, as far as is known."""
     if run.workers is not None:
         return run.workers
-    room = ray.cluster_resources()
-    count = room.get("CPU", 1.0) / run.cpus_per_worker
-    gpus = _gpus_per_worker(run)
-    return max(1, int(min(count, room.get("GPU", 0.0) / gpus) if gpus else count))
+    capacity, needs = read_capacity(), needs_of(run)
+    return max(1, workers_at_most(capacity, needs) or workers_now(capacity, needs))
 
 
 def ray_storage(uri: str) -> dict[str, Any]:
@@ -118,10 +114,6 @@ def ray_storage(uri: str) -> dict[str, Any]:
         return {"storage_path": uri}
     fs, path = stores.file_system(uri, steadied=False)
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
-
-
-def _gpus_per_worker(run: ClusterConfig) -> float:
-    return run.gpus_per_worker if isinstance(run, TrainRunConfig) else 0.0
 
 
 @contextmanager

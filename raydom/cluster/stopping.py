@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import ray
 from ray.experimental import internal_kv
 
-from raydom.inference.stopping import stop_asked
+from raydom.inference.stopping import settled, stop_asked
 from raydom.storage.receipts import RunFolder
 
 LOOK_EVERY_S = 1.0
@@ -52,44 +53,38 @@ class StopWatch:
             self._is_told = bool(internal_kv._internal_kv_exists(self._run_id, namespace=NAMESPACE))
 
 
-class Draining:
-    """Tells the workers of a run when its driver is told to stop, and knows when none of them is at work any more."""
-
-    def __init__(self, run_id: str, folders: Sequence[RunFolder]) -> None:
-        self._run_id, self._folders = run_id, folders
-        self._told_at: float | None = None
-        self._looked = 0.0
-        self._ended = threading.Event()
-
-    def tell(self) -> None:
-        """Wait for the stop, or the end, and pass it on; on a thread, as batches may take long to come back."""
-        while not self._ended.is_set():
-            if stop_asked(wait_s=0.2):
-                internal_kv._internal_kv_put(self._run_id, b"stop", namespace=NAMESPACE)
-                self._told_at = time.monotonic()
-                return
-
-    def end(self) -> None:
-        """The run is over."""
-        self._ended.set()
-
-    def is_done(self) -> bool:
-        """Whether the stop was told and every worker has finished what it was at."""
-        now = time.monotonic()
-        if self._told_at is None or now - self._told_at < SETTLE_S or now - self._looked < 0.5:
-            return False
-        self._looked = now
-        return not any(folder.mark_files(self._run_id) for folder in self._folders)
+def node_is_alive(node: str) -> bool:
+    """Whether Ray still has the node of this id."""
+    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
 
 @contextmanager
-def drained(run_id: str, folders: Sequence[RunFolder]) -> Iterator[Draining]:
-    """For the time of a ``with`` block, passes on to the workers of a run that it is to stop."""
-    draining = Draining(run_id, folders)
-    teller = threading.Thread(target=draining.tell, daemon=True)
-    teller.start()
+def drained(run_id: str, folders: Sequence[RunFolder]) -> Iterator[None]:
+    """For the time of a ``with`` block, in which the driver waits for its workers, passes on to them that they are to
+    stop; when none of them is at work any more, the block ends.
+
+    Raises:
+        StoppedError: When it was told to stop and they have.
+    """
+    over = threading.Event()
+
+    def watch() -> None:  # on a thread: batches may take long to come back, or never begin
+        while not stop_asked(wait_s=0.2):
+            if over.is_set():
+                return
+        internal_kv._internal_kv_put(run_id, b"stop", namespace=NAMESPACE)
+        pause = SETTLE_S
+        while not over.wait(pause):
+            marks = [mark for folder in folders for mark in folder.marks(run_id).values()]
+            if not any(node_is_alive(mark["node"]) for mark in marks):
+                settled()
+                return
+            pause = 0.5
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        yield draining
+        yield
     finally:
-        draining.end()
-        teller.join()
+        over.set()
+        watcher.join()

@@ -22,9 +22,12 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raydom import errors
+from raydom.cluster.autoscaler import read_capacity
+from raydom.cluster.capacity import check_capacity, needs_of
 from raydom.cluster.mailbox import Mailbox
+from raydom.cluster.waiting import waiting_told
 from raydom.commands import SupervisedConfig
-from raydom.errors import ClusterError, ConfigError
+from raydom.errors import ClusterError
 from raydom.storage import files
 from raydom.storage.model_run import CHECKPOINTS, ModelRun
 from raydom.training.board import Board
@@ -67,7 +70,8 @@ def run_training(plan: TrainingPlan) -> ModelRun:
 def train_on_ray(plan: TrainingPlan) -> bytes:
     """Train with the workers of ``plan.run``; returns the last checkpoint."""
     with ray_session(plan.run):
-        _check_resources(plan)
+        needs, at_once = needs_of(plan.run), plan.train.min_workers or plan.run.workers or 1
+        check_capacity(read_capacity(), needs, at_once)
         _set_environment(plan)
         failure = files.join(plan.out, FAILURE)
         files.remove(failure)
@@ -89,6 +93,7 @@ def train_on_ray(plan: TrainingPlan) -> bytes:
             TrainingProgress(plan.label, plan.num_steps, plan.run.quiet) as progress,
             Board(plan.out, plan.num_steps) as board,
             _watching(mailbox, (progress.update, board.update)),
+            waiting_told(needs, plan.run.quiet, at_once),
         ):
             result = _fit(trainer)
         if files.exists(failure):
@@ -195,23 +200,6 @@ def _set_environment(plan: TrainingPlan) -> None:
 
 def _is_embedded(plan: TrainingPlan) -> bool:
     return not (plan.run.address or os.environ.get("RAY_ADDRESS"))
-
-
-def _check_resources(plan: TrainingPlan) -> None:
-    """Refuse what an embedded Ray can never offer; a cluster may still grow, so there it is a warning."""
-    run, there = plan.run, ray.cluster_resources()
-    workers = plan.train.min_workers or run.workers or 1
-    for kind, each in (("CPU", run.cpus_per_worker), ("GPU", run.gpus_per_worker)):
-        if workers * each <= there.get(kind, 0.0):
-            continue
-        message = f"{workers} workers of {each:g} {kind}s need {workers * each:g}; Ray has {there.get(kind, 0.0):g}."
-        if not _is_embedded(plan):
-            logger.warning("%s Waiting for the cluster to grow.", message)
-        else:
-            raise ConfigError(
-                f"{message} Give fewer --workers or a smaller --{kind.lower()}s-per-worker, or join a cluster with "
-                "--address."
-            )
 
 
 def _device(plan: TrainingPlan) -> Any:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from raydom.errors import StoppedError
 
 _asked = threading.Event()
+_settled = threading.Event()
+STOPPED = "told to stop: the blocks in flight are done and have their receipts."
 
 
 @contextmanager
@@ -22,18 +24,32 @@ def draining() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def note(*_: object) -> None:
+        _asked.set()
+        if _settled.is_set():
+            raise StoppedError(STOPPED)
+
     _asked.clear()
-    before = signal.signal(signal.SIGTERM, lambda *_: _asked.set())
+    before = signal.signal(signal.SIGTERM, note)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
         _asked.clear()
+        _settled.clear()
 
 
 def stop_asked(wait_s: float = 0.0) -> bool:
     """Whether the end was asked for; waits so long for it."""
     return _asked.wait(wait_s) if wait_s else _asked.is_set()
+
+
+def settled() -> None:
+    """Called on another thread when no block is in flight any more: ends what the main thread waits for, which may be
+    a worker that never comes."""
+    _settled.set()
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def check_stop() -> None:
@@ -43,4 +59,4 @@ def check_stop() -> None:
         StoppedError: If so.
     """
     if stop_asked():
-        raise StoppedError("told to stop: the blocks in flight are done and have their receipts.")
+        raise StoppedError(STOPPED)

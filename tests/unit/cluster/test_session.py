@@ -3,6 +3,7 @@ import signal
 import pytest
 
 from raydom.cluster import session
+from raydom.cluster.capacity import Autoscaler, Capacity
 from raydom.config import RunConfig
 from raydom.errors import ClusterError, ConfigError
 
@@ -36,6 +37,7 @@ def test_an_embedded_ray_opens_no_dashboard_and_a_handler_of_sigterm_outlives_it
     monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(session.ray, "init", init)
     monkeypatch.setattr(session.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(session, "read_capacity", lambda: Capacity({"CPU": 1.0}, (), Autoscaler()))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", "")
     before = signal.getsignal(signal.SIGTERM)
