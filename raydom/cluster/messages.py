@@ -20,8 +20,9 @@ LOST = re.compile(
 )
 FOLLOWS = re.compile(
     r"^Raylet is terminated\.|^Task .* failed\. There are .* retries remaining.*the node it was running on is dead"
+    r"|^There are tasks with infeasible resource requests"
 )
-"""What only follows from it."""
+"""What only follows from it, or is what ``waiting`` tells: no node is there yet."""
 Print = Callable[..., None]
 
 

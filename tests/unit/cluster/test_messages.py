@@ -13,6 +13,8 @@ CRASH = AGAIN + "The worker died."
 RAYLET = """Raylet is terminated. Termination is unexpected. Last 20 lines of the Raylet logs:
     *** StackTrace Information ***"""
 
+WAIT = "There are tasks with infeasible resource requests that cannot be scheduled. See https://docs.ray.io."
+
 
 def test_a_lost_node_is_one_line_and_everything_else_is_printed_as_ever(monkeypatch, caplog):
     printed = []
@@ -20,7 +22,7 @@ def test_a_lost_node_is_one_line_and_everything_else_is_printed_as_ever(monkeypa
     for _ in range(2):  # a session may follow another
         messages.in_a_line()
     with caplog.at_level(logging.WARNING):
-        for message in (NODE, LOST, RAYLET, LOST, CRASH):
+        for message in (NODE, LOST, RAYLET, LOST, CRASH, WAIT):
             ray_worker.print_to_stdstream({"lines": [message], "pid": "raylet", "is_err": False}, ignore_prefix=False)
         ray_worker.print_to_stdstream({"lines": [RAYLET], "pid": 7, "is_err": False}, ignore_prefix=False)
     assert printed == [[CRASH], [RAYLET]]
