@@ -3,7 +3,7 @@
     uv run python benchmarks/autoscaling.py [NAME...] [--versions 1 2]
 
 A head node, and nodes with GPUs that are not there, all on this machine (``tests/ray/fake_nodes.py``); collection,
-model and style method are those of ``faults.py``, each block sleeps. A worker is given a GPU by Ray and computes on
+model and style method are those of ``fault_site.py``, each block sleeps. A worker is given a GPU by Ray and computes on
 its CPU: the driver of this benchmark says so in place of ``device_of``, nothing else differs from ``raydom segment``.
 A scenario asserts what it promises, and that the output is that of a serial run, bit for bit. Rows go to
 ``benchmarks/results/autoscaling.parquet``, with the nodes and blocks over time, which are also drawn.
@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from faults import BLOCK_PX, NUM_BLOCKS, Site, contents
+from disturbed import FOLDER
+from fault_site import NUM_BLOCKS, Case, Site, contents, keep_rows
 
 from raydom.cli import main as raydom
 from raydom.report.tables import show_table
@@ -40,7 +40,7 @@ from fake_nodes import FakeCluster, fake_cluster  # noqa: E402
 GPU = {"CPU": 1, "GPU": 1}
 TIMELINE = ("seconds", "nodes", "blocks")
 TIMES = ("told_s", "first_gpu_s", "second_gpu_s", "done_s", "back_to_zero_s")
-COLUMNS = ("scenario", "autoscaler", "state", *TIMES, "repeated", "identical", *TIMELINE)
+COLUMNS = ("scenario", "state", *TIMES, "repeated", "identical", *TIMELINE)
 TIMEOUT_S = 600.0
 
 
@@ -109,29 +109,18 @@ class Run:
     """A cluster, and what happens on it."""
 
     cluster: FakeCluster
-    site: Site
-    folder: Path
+    case: Case
     timeline: Timeline = field(default_factory=Timeline)
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
-
-    def calls(self) -> int:
-        path = self.folder / "calls"
-        return len(path.read_text().splitlines()) if path.exists() else 0
 
     @contextmanager
     def job(self, *options: str) -> Iterator[Job]:
         """``raydom segment`` on the cluster."""
-        words = ["segment", "--collection", str(self.site.folder / "c"), "--model", str(self.site.folder / "model")]
-        words += ["--method", "faults:disturbed", "--style", str(self.site.folder / "style.tif")]
-        words += ["--block-size", str(BLOCK_PX), "--out", str(self.out), "--address", self.cluster.address, *options]
+        words = [word for word in self.case.words("--address", self.cluster.address, *options) if word != "--quiet"]
         code = "import sys, autoscaling; sys.exit(autoscaling.on_cpu(*sys.argv[1:]))"
         process = subprocess.Popen(
             [sys.executable, "-c", code, *words],
             env=self.cluster.environment,
-            cwd=self.folder,
+            cwd=self.case.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -157,7 +146,7 @@ class Run:
         while not over.wait(0.25):
             self.timeline.seconds.append(time.monotonic() - began)
             self.timeline.nodes.append(self.num_nodes())
-            self.timeline.blocks.append(self.calls())
+            self.timeline.blocks.append(len(self.case.calls()))
 
     def num_nodes(self) -> int:
         """Nodes with GPUs that Ray has."""
@@ -238,7 +227,7 @@ def first_gpu_comes_late(run: Run) -> Told:
 @scenario(types={"gpu": (GPU, 2)})
 def a_node_is_lost(run: Run) -> Told:
     with run.job("--gpus-per-worker", "1") as job:
-        run.wait(lambda: run.calls() >= 12 and len(run.cluster.nodes()) == 2, job, "two nodes at work")
+        run.wait(lambda: len(run.case.calls()) >= 12 and len(run.cluster.nodes()) == 2, job, "two nodes at work")
         run.cluster.nodes()[0].kill()
         lost_at, before = time.monotonic() - job.began, len(run.timeline.nodes)
         took = run.finishes(job)
@@ -253,7 +242,7 @@ def a_node_is_lost(run: Run) -> Told:
         "first_gpu_s": run.timeline.first(1),
         "second_gpu_s": run.timeline.first(2),
         "done_s": took,
-        "repeated": run.calls() - NUM_BLOCKS,
+        "repeated": run.case.repeated(),
         "state": f"lost at {lost_at:.0f} s, replaced at {replaced:.0f} s; done",
     }
 
@@ -261,7 +250,7 @@ def a_node_is_lost(run: Run) -> Told:
 @scenario(types={"gpu": (GPU, 1)})
 def the_only_node_is_lost(run: Run) -> Told:
     with run.job("--gpus-per-worker", "1") as job:
-        run.wait(lambda: run.calls() >= 12, job, "a node at work")
+        run.wait(lambda: len(run.case.calls()) >= 12, job, "a node at work")
         (node,) = run.cluster.nodes()
         node.kill()
         lost_at = time.monotonic() - job.began
@@ -271,7 +260,7 @@ def the_only_node_is_lost(run: Run) -> Told:
         "told_s": job.printed("waiting for the first GPU"),
         "first_gpu_s": run.timeline.first(1),
         "done_s": took,
-        "repeated": run.calls() - NUM_BLOCKS,
+        "repeated": run.case.repeated(),
         "state": f"lost at {lost_at:.0f} s, told, replaced at {job.printed('another GPU came after'):.0f} s; done",
     }
 
@@ -304,7 +293,7 @@ def _refused(run: Run, words: str, *options: str) -> Told:
         run.wait(lambda: job.process.poll() is not None, None, "the job")
         took = time.monotonic() - job.began
     assert job.process.returncode == 2 and words in " ".join(job.text.split()), job.text
-    assert not run.out.exists() and not run.calls(), "something was begun"
+    assert not run.case.out.exists() and not run.case.calls(), "something was begun"
     return {"done_s": took, "state": f"refused: {words}", "refused": True}
 
 
@@ -344,31 +333,26 @@ def row_of(name: str, version: int, site: Site, expected: Any) -> dict[str, Any]
     import ray
 
     options, act = SCENARIOS[name]
-    folder = Path(tempfile.mkdtemp(prefix=f"as{version}-", dir="/tmp"))
-    os.environ["FAULTS"] = str(folder)
-    (folder / "slow").write_text("0.5")
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"scenario": name, "autoscaler": version}
-    with fake_cluster(folder / "r", version=version, **options) as cluster:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"scenario": f"{name}, v{version}"}
+    case = site.case(f"{name}-{version}")
+    case.ask(slow=0.5)
+    os.environ[FOLDER] = str(case.faults)
+    with (
+        tempfile.TemporaryDirectory(prefix="as-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        fake_cluster(folder, version=version, **options) as cluster,
+    ):
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        run = Run(cluster, site, folder)
+        run = Run(cluster, case)
         try:
             row |= act(run)
             row |= {"seconds": run.timeline.seconds, "nodes": run.timeline.nodes, "blocks": run.timeline.blocks}
             if not row.pop("refused", False):
-                row["identical"] = contents(run.out) == expected
+                row["identical"] = contents(case.out) == expected
         except AssertionError as error:
             row |= {"state": f"NOT AS PROMISED: {error}"[:3000], "identical": False}
         finally:
             ray.shutdown()
     return row
-
-
-def keep(row: dict[str, Any], path: Path) -> None:
-    """Put a row into the file, in place of an earlier one of that scenario."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = pq.read_table(path).to_pylist() if path.exists() else []
-    others = [one for one in before if (one["scenario"], one["autoscaler"]) != (row["scenario"], row["autoscaler"])]
-    pq.write_table(pa.Table.from_pylist([*others, row]), path)
 
 
 def main() -> int:
@@ -388,7 +372,7 @@ def main() -> int:
         expected = site.expected(site.folder / "c")
         for name, version in ((name, version) for name in names for version in options.versions):
             rows.append(row_of(name, version, site, expected))
-            keep(rows[-1], options.out / "autoscaling.parquet")
+            keep_rows(rows[-1:], options.out / "autoscaling.parquet", "scenario")
             print({column: value for column, value in rows[-1].items() if column not in TIMELINE}, flush=True)
             if rows[-1].get("nodes"):
                 print(Timeline(*(rows[-1][column] for column in TIMELINE)).drawn(), flush=True)
