@@ -233,12 +233,13 @@ class Site:
         return contents(case.out)
 
 
-def keep_rows(rows: list[dict[str, Any]], path: Path, name: str) -> None:
-    """Put the rows of scenarios into a table, in place of earlier rows of the same."""
+def keep_rows(rows: list[dict[str, Any]], path: Path, name: str) -> list[dict[str, Any]]:
+    """Put the rows of scenarios into a table, in place of earlier rows of the same; returns them all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = pq.read_table(path).to_pylist() if path.exists() else []
     kept = [row for row in before if row[name] not in {row[name] for row in rows}]
     pq.write_table(pa.Table.from_pylist(kept + rows), path)
+    return kept + rows
 
 
 def lines_of(path: Path) -> list[str]:

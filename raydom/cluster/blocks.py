@@ -48,6 +48,8 @@ Rows = dict[str, np.ndarray]
 
 RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """The line of a traceback that tells what was raised."""
+WHERE = re.compile(r"\(pid=\d+, ip=([^,)]+)")
+"""In its first line."""
 
 
 def run_block_jobs(
@@ -172,10 +174,12 @@ def computes_on_gpu(run: RunConfig, kind: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What a worker raised, out of Ray's account of it, which ends in advice."""
+    """What a worker raised, and on which node, out of Ray's account of it, which ends in advice."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     raised = [line for line in lines if RAISED.match(line) and "UserCodeException" not in line]
-    return (raised or lines or [type(error).__name__])[-1].rstrip(".")
+    where = WHERE.findall(str(error))
+    reason = (raised or lines or [type(error).__name__])[-1].rstrip(".")
+    return f"{reason}, on the node {where[-1]}" if where else reason
 
 
 def _is_repeated() -> bool:

@@ -7,6 +7,7 @@ second. A worker that finds it finishes the block that it is at, writes its rece
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ LOOK_EVERY_S = 1.0
 """How often a worker looks."""
 ANSWER_S = 1.0
 """A worker does not wait longer for the answer, which does not come while its machine is cut off from the head."""
+CONNECT_S = 5.0
+"""A node that takes no connection within this time is not there."""
 SETTLE_S = 2.0
 """After so long every worker that begins a batch has looked."""
 NAMESPACE = "raydom"
@@ -54,8 +57,19 @@ class StopWatch:
 
 
 def node_is_alive(node: str) -> bool:
-    """Whether Ray still has the node of this id."""
-    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
+    """Whether the head takes a node for alive and it can be reached: the head may take half a minute to learn more."""
+    return any(
+        entry["NodeID"] == node and entry["Alive"] and _is_there(entry["NodeManagerAddress"], entry["NodeManagerPort"])
+        for entry in ray.nodes()
+    )
+
+
+def _is_there(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -17,7 +17,7 @@ To change retry attempts, configure `ray.data.DataContext.get_current()` if you 
 @pytest.mark.parametrize(
     ("account", "told"),
     [
-        (ACCOUNT, "OSError: [Errno 28] No space left on device: '/x/y'"),
+        (ACCOUNT, "OSError: [Errno 28] No space left on device: '/x/y', on the node 192.0.2.2"),
         ("The actor died.\nIts node was lost.", "Its node was lost"),
         ("", "RayError"),
     ],
