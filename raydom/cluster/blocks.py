@@ -48,8 +48,9 @@ Rows = dict[str, np.ndarray]
 
 RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """The line of a traceback that tells what was raised."""
-WHERE = re.compile(r"\(pid=\d+, ip=([^,)]+)")
-"""In its first line."""
+WHERE = re.compile(r"\(pid=\d+, ip=([^,)]+)|^\[Node ([^\]]+)\]", re.M)
+"""In one of its first lines."""
+NOT_SET_UP = "Failed to set up runtime environment"
 
 
 def run_block_jobs(
@@ -164,7 +165,7 @@ def execute_on_ray(
                 check()
     except ray.exceptions.RayError as error:
         raise ClusterError(
-            f"the workers failed: {_reason(error)}. What is finished is kept: the same command goes on from there."
+            f"{_failure(error)}. What is finished is kept: the same command goes on from there."
         ) from error
 
 
@@ -173,13 +174,20 @@ def computes_on_gpu(run: RunConfig, kind: str) -> bool:
     return run.gpus_per_worker > 0 and kind in ASKS_A_NETWORK
 
 
+def _failure(error: Exception) -> str:
+    """What ended a stage."""
+    if NOT_SET_UP in str(error):  # which Ray tries nowhere else
+        return f"a node could not be given the job's files: {_reason(error)}. Make room there, or end its Ray"
+    return f"the workers failed: {_reason(error)}"
+
+
 def _reason(error: Exception) -> str:
     """What a worker raised, and on which node, out of Ray's account of it, which ends in advice."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     raised = [line for line in lines if RAISED.match(line) and "UserCodeException" not in line]
     where = WHERE.findall(str(error))
     reason = (raised or lines or [type(error).__name__])[-1].rstrip(".")
-    return f"{reason}, on the node {where[-1]}" if where else reason
+    return f"{reason}, on the node {''.join(where[-1])}" if where else reason
 
 
 def _is_repeated() -> bool:
