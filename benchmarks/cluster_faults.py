@@ -295,10 +295,7 @@ def row_of(name: str, site: Site, made: Cluster, expected: dict[str, Any], block
     except (AssertionError, ValueError, OSError) as error:
         row["state"] = f"NOT AS PROMISED: {error}"[:4000]
     finally:
-        for process in case.started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        case.kill()
     for second, line in terminal.seen:
         print(f"{second:8.1f} {line}")
     return row

@@ -107,7 +107,15 @@ class Case:
 
     def run(self, *options: str, driver: str | None = None) -> tuple[int, str]:
         """The exit code and what was printed."""
-        return self.start(*options, driver=driver).end()
+        process = self.start(*options, driver=driver)
+        try:
+            return process.end()
+        finally:
+            _kill_all([process.popen])  # if it was interrupted
+
+    def kill(self) -> None:
+        """What still runs."""
+        _kill_all(self.started)
 
     def calls(self) -> list[tuple[str, int, float]]:
         """What was computed until now: a hash of the block's pixels, the process, and when."""
@@ -165,6 +173,14 @@ class Process:
             raise AssertionError(f"it hangs: {self.popen.communicate()[0]}") from None
         assert "Traceback" not in text, text
         return self.popen.returncode, text
+
+
+def _kill_all(started: list[subprocess.Popen[str]]) -> None:
+    """Those that still run, with all that they started."""
+    for popen in started:
+        if popen.poll() is None:
+            os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait()
 
 
 def contents(out: Path) -> dict[str, Any]:

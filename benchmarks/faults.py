@@ -479,10 +479,7 @@ def row_of(name: str, site: Site, expected: dict[str, Any]) -> dict[str, Any]:
     except (AssertionError, ValueError, OSError) as error:
         row["state"], row["identical"] = f"NOT AS PROMISED: {error}"[:2000], False
     finally:
-        for process in case.started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        case.kill()
     return row | {"seconds": time.perf_counter() - began}
 
 
