@@ -183,7 +183,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Callable[[Run], Told]]] = {}
 
 
 def scenario(**cluster: Any) -> Callable[[Callable[[Run], Told]], Callable[[Run], Told]]:
-    """Registers a scenario on a cluster with these options; see ``fake_cluster``."""
+    """Registers a scenario on a cluster with these options (see ``fake_cluster``), with blocks of ``slow`` seconds."""
 
     def register(function: Callable[[Run], Told]) -> Callable[[Run], Told]:
         SCENARIOS[function.__name__.replace("_", "-")] = (cluster, function)
@@ -224,7 +224,7 @@ def first_gpu_comes_late(run: Run) -> Told:
     }
 
 
-@scenario(types={"gpu": (GPU, 2)})
+@scenario(types={"gpu": (GPU, 2)}, slow=2.0)
 def a_node_is_lost(run: Run) -> Told:
     with run.job("--gpus-per-worker", "1") as job:
         run.wait(lambda: len(run.case.calls()) >= 12 and len(run.cluster.nodes()) == 2, job, "two nodes at work")
@@ -332,16 +332,20 @@ def row_of(name: str, version: int, site: Site, expected: Any) -> dict[str, Any]
     """Run one scenario."""
     import ray
 
+    from raydom.cluster import messages
+
     options, act = SCENARIOS[name]
+    options = {"slow": 0.5} | options
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"scenario": f"{name}, v{version}"}
     case = site.case(f"{name}-{version}")
-    case.ask(slow=0.5)
+    case.ask(slow=options.pop("slow"))
     os.environ[FOLDER] = str(case.faults)
     with (
         tempfile.TemporaryDirectory(prefix="as-", dir="/tmp", ignore_cleanup_errors=True) as folder,
         fake_cluster(folder, version=version, **options) as cluster,
     ):
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        messages.in_a_line()
         run = Run(cluster, case)
         try:
             row |= act(run)

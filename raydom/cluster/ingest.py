@@ -20,6 +20,8 @@ from raydom.cluster.session import num_workers, ray_session  # first: it sets wh
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, WorkerCrashedError
 
+from raydom.cluster.capacity import needs_of
+from raydom.cluster.waiting import waiting_told
 from raydom.commands import IngestConfig
 from raydom.config import ClusterConfig
 from raydom.errors import ClusterError
@@ -44,7 +46,7 @@ def on_ray(run: ClusterConfig) -> Map:
     """Runs ingestion tasks on Ray; to be given to ``ingest`` as its ``map``."""
 
     def apply(function: Function, tasks: Sequence[IngestTask]) -> Iterator[IngestOutcome]:
-        with ray_session(run):
+        with ray_session(run), waiting_told(needs_of(run), run.quiet):
             yield from _Driver(function, tasks, run).outcomes()
 
     return apply

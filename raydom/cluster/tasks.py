@@ -12,6 +12,7 @@ from raydom.cluster.session import num_workers, ray_session  # first: it sets wh
 import ray
 from ray.exceptions import RayError
 
+from raydom.cluster.waiting import waiting_told
 from raydom.config import ClusterConfig
 from raydom.errors import ClusterError
 
@@ -33,7 +34,7 @@ def map_on_ray(
     Raises:
         ClusterError: If workers keep failing.
     """
-    with ray_session(run):
+    with ray_session(run), waiting_told({"CPU": run.cpus_per_worker}, run.quiet):
         task = ray.remote(_apply).options(num_cpus=run.cpus_per_worker)
         waiting = iter([arguments[n : n + per_task] for n in range(0, len(arguments), per_task)])
         shared = ray.put(function)
