@@ -36,25 +36,20 @@ class Provider(FakeMultiNodeProvider):
         return self._reserved or super()._next_hex_node_id()
 
     def _create_node_with_resources_and_labels(self, node_config, tags, count, resources, labels):
-        boot_s = self.provider_config["boot_s"]
-        if not boot_s:
-            super()._create_node_with_resources_and_labels(node_config, tags, count, resources, labels)
-            return
         with self.lock:
             node_id = super()._next_hex_node_id()
             self._nodes[node_id] = {"tags": tags | {TAG_RAY_NODE_STATUS: STATUS_SETTING_UP}, "node": None}
+        up = tags | {TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE}  # else version 1 does not notice when it is lost
+        create = super()._create_node_with_resources_and_labels
 
         def boot():
             with self.lock:
                 if node_id in self._nodes:
                     self._reserved = node_id
-                    up = tags | {TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE}
-                    super(Provider, self)._create_node_with_resources_and_labels(
-                        node_config, up, count, resources, labels
-                    )
+                    create(node_config, up, count, resources, labels)
                     self._reserved = None
 
-        threading.Timer(boot_s, boot).start()
+        threading.Timer(self.provider_config["boot_s"], boot).start()
 
     def _terminate_node(self, node):
         if node["node"] is not None:
