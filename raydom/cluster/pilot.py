@@ -18,7 +18,9 @@ from typing import TypeVar
 import numpy as np
 
 from raydom.cluster.blocks import execute_on_ray
+from raydom.cluster.capacity import needs_of
 from raydom.cluster.session import ray_session
+from raydom.cluster.waiting import waiting_told
 from raydom.config import ImageFilter, RunConfig, StyleConfig
 from raydom.errors import DataError
 from raydom.inference.forecast import StartUp
@@ -88,11 +90,11 @@ def run_pilot(job: BlockJob | NeuronJob, kind: JobKind, run: RunConfig, num_bloc
     """
     began = time.perf_counter()
     scratch = f"{job.out.rstrip('/')}.pilot-{uuid.uuid4().hex[:8]}"
-    run = replace(run, workers=pilot_workers(run, num_blocks), quiet=True)
+    quiet, run = run.quiet, replace(run, workers=pilot_workers(run, num_blocks), quiet=True)
     try:
         if run.serial:
             return _measured(job, kind, run, num_blocks, plan, scratch, began)
-        with ray_session(run):
+        with ray_session(run), waiting_told(needs_of(run), quiet):
             session_s = time.perf_counter() - began
             measured = _measured(job, kind, run, num_blocks, plan, scratch, began)
             ended = time.perf_counter()

@@ -31,7 +31,7 @@ class ClusterConfig:
     address: str | None = None
     """Ray cluster to join (as in ray.init). Default: RAY_ADDRESS, else an embedded Ray for this command."""
     workers: int | None = None
-    """Number of workers. Default: as many as the cluster has room for."""
+    """Number of workers. Default: as many as the cluster has room for, with all nodes that its autoscaler can start."""
     cpus_per_worker: float = 1.0
     """CPUs of a worker; torch uses as many threads."""
     serial: bool = False
