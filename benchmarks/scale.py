@@ -14,7 +14,6 @@ by the number of them. simulate: see ``scale_simulation``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shutil
@@ -35,15 +34,14 @@ import ray
 import ray.data
 import scale_simulation
 from engine import make_collection
+from scale_simulation import Trivial
 
 from raydom.cluster.blocks import run_block_jobs, set_data_context
 from raydom.cluster.session import ray_session
-from raydom.config import BlockConfig, RunConfig, to_dict
+from raydom.config import BlockConfig, RunConfig
 from raydom.inference.batches import batch_size, most_at_once
 from raydom.inference.job import BlockJob, JobPlan, plan_job
-from raydom.inference.predictor import Predictor
 from raydom.inference.runner import JobKind
-from raydom.inference.tasks import Task
 from raydom.storage.collection import open_collection
 
 WORKERS = 2
@@ -54,21 +52,6 @@ WAIT_S = 0.5
 IN_FLIGHT = (4, 16, 64, 256, 1024)
 """Workers of ``driver``."""
 SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 1.0)
-
-
-class Trivial(Predictor):
-    """A processor whose tasks are done at once; the output of its images is made, and stays empty."""
-
-    def read(self, task: Task) -> None:
-        return None
-
-    def compute(self, task: Task, inputs: None) -> None:
-        return None
-
-    def write(self, task: Task, outputs: None) -> dict[str, Any]:
-        if task.kind != "finish":
-            return {"checksum": "00000000"}
-        return {"record": json.dumps(to_dict(self.image(task.block.image_id).record))}
 
 
 @dataclass
@@ -202,14 +185,17 @@ def driver() -> None:
     with ray_session(RUN, temp_dir=f"/tmp/scale-{os.getpid()}"):
         set_data_context()
         for workers in IN_FLIGHT:
-            count = max(400, 4 * workers)
+            count = max(100, 4 * workers)
             rows: list[Any] = [{"tasks": "x" * 200} for _ in range(count)]
             pool = ray.data.ActorPoolStrategy(
-                size=1, max_tasks_in_flight_per_actor=workers, enable_true_multi_threading=True
+                size=1,
+                max_tasks_in_flight_per_actor=workers,
+                max_concurrent_calls_per_actor=workers,
+                enable_true_multi_threading=True,
             )
             cpu = time.process_time()
             done = ray.data.from_items(rows, override_num_blocks=count).map_batches(
-                Waiting, batch_size=1, compute=pool, num_cpus=0.5, max_concurrency=workers
+                Waiting, batch_size=1, compute=pool, num_cpus=0.5
             )
             ends = [time.perf_counter() for _ in done.iter_batches(batch_size=None, prefetch_batches=0)]
             half = count // 2

@@ -8,6 +8,7 @@ store whose latencies are assumed too.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import replace
@@ -21,18 +22,22 @@ from simulation import Costs, Engine, Outcome, simulate
 
 from raydom.cluster.blocks import run_block_jobs
 from raydom.cluster.session import ray_session
-from raydom.config import RunConfig
+from raydom.config import BlockConfig, RunConfig, to_dict
 from raydom.inference.batches import BLOCK_PX, batch_size, flush_s, most_at_once
-from raydom.inference.job import BlockJob
-from raydom.storage.receipts import Receipt
+from raydom.inference.job import BlockJob, plan_job
+from raydom.inference.predictor import Predictor
+from raydom.inference.runner import BLOCK_JOBS, JobKind
+from raydom.inference.tasks import Task
 
 GPU_FACTOR = 5.0
 """How much quicker a GPU is than a core here: assumed."""
-DISK = Costs(batch_s=0.01, hand_over_s=0.02, put_s=0.003, get_s=0.001, list_s=0.001, part_s=0.0014)
-"""Measured here: a batch by ``scale.py driver``, a file of receipts by writing and reading some."""
+DISK = Costs(batch_s=0.008, hand_over_s=0.17, task_s=1e-4, put_s=0.003, get_s=0.001, list_s=0.001, part_s=0.0014)
+"""Measured here: batches by ``scale.py driver`` (of 1,024 workers; of 4 the time between two batches of one), a task's
+receipt in a worker alone, and files of receipts by writing and reading some."""
 STORE = Costs(
-    batch_s=0.01,
-    hand_over_s=0.02,
+    batch_s=0.008,
+    hand_over_s=0.17,
+    task_s=1e-4,
     put_s=0.05,
     get_s=0.04,
     list_s=0.15,
@@ -48,44 +53,63 @@ WORKERS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 BATCHES = (16, 64, 256, 1024)
 WORK_S = 600.0
 """Of each worker."""
-CHECK_BLOCKS = (10, 12)
 
 
-def measured(folder: Path, workers: int) -> tuple[np.ndarray, float]:
+class Trivial(Predictor):
+    """A processor whose tasks are done at once; the output of its images is made, and stays empty."""
+
+    def read(self, task: Task) -> None:
+        return None
+
+    def compute(self, task: Task, inputs: None) -> None:
+        return None
+
+    def write(self, task: Task, outputs: None) -> dict[str, Any]:
+        if task.kind != "finish":
+            return {"checksum": "00000000"}
+        return {"record": json.dumps(to_dict(self.image(task.block.image_id).record))}
+
+
+def measured(job: BlockJob, kind: JobKind, workers: int) -> tuple[np.ndarray, float]:
     """Seconds of each block of a real run on so many workers, and of all from the first to the last."""
-    rows, columns = CHECK_BLOCKS
-    job = BlockJob(
-        name="check",
-        collection=make_collection(folder / "c", (512 * rows, 512 * columns)),
-        out=str(folder / f"o{workers}"),
-        model=make_model(folder / "model"),
-    )
     run = RunConfig(workers=workers, quiet=True)
     with ray_session(run, temp_dir=f"/tmp/scale-{os.getpid()}"):
-        assert run_block_jobs([job], run)[0].ok
+        assert run_block_jobs([job], run, kind=kind)[0].ok
     blocks = [receipt for receipt in job.folder.read_receipts().values() if receipt.kind == "block"]
-    first: dict[str | None, Receipt] = {}
-    for receipt in sorted(blocks, key=lambda one: one.finished_at):
-        first.setdefault(receipt.worker, receipt)
-    # The first block of a worker waits for its model, and the others begin when all workers are there.
-    began = max(receipt.finished_at for receipt in first.values())
-    later = [one for one in blocks if one.finished_at > began]
-    seconds = max(one.finished_at for one in later) - began
-    return np.array([one.busy_s for one in later]), seconds
+    first: dict[str | None, float] = {}
+    for receipt in blocks:
+        first[receipt.worker] = min(first.get(receipt.worker, math.inf), receipt.finished_at)
+    began = max(first.values())  # the first block of a worker waits for its model, and not all begin at once
+    later = [receipt for receipt in blocks if receipt.finished_at > began]
+    return np.array([one.busy_s for one in later]), max(one.finished_at for one in later) - began
 
 
 def checked(folder: Path) -> np.ndarray:
-    """Print reality and simulation; returns the seconds of blocks on one worker."""
-    print("| workers | blocks | measured, s | simulated, s | difference |\n|---|---|---|---|---|")
-    seconds_of = {}
-    for workers in (1, 2):
-        service_s, seconds = measured(folder, workers)
-        size = batch_size(len(service_s), workers, most_at_once(BLOCK_PX, workers, on_gpu=False))
-        told = simulate(service_s, workers, len(service_s), DISK, Engine(batch=size))
-        off = told.seconds / seconds - 1
-        print(f"| {workers} | {len(service_s)} | {seconds:.1f} | {told.seconds:.1f} | {off:+.1%} |", flush=True)
-        seconds_of[workers] = service_s
-    return seconds_of[1]
+    """Print reality and simulation; returns the seconds of a network's blocks on one worker."""
+    model, sides = make_model(folder / "model"), {"U-Net": 512, "trivial": 64}
+    shapes = {"U-Net": (10, 12), "trivial": (200, 200)}
+    kinds = {"U-Net": BLOCK_JOBS, "trivial": JobKind(plan_job, Trivial, lambda job, run: None)}
+    print("| blocks | workers | number | measured, s | simulated, s | difference |\n|---|---|---|---|---|---|")
+    times = {}
+    for name, side in sides.items():
+        rows, columns = shapes[name]
+        collection = make_collection(folder / name, (side * rows, side * columns), filled=name == "U-Net")
+        for workers in (1, 2):
+            job = BlockJob(
+                name=name,
+                collection=collection,
+                out=str(folder / f"{name}{workers}"),
+                model=model if name == "U-Net" else None,
+                blocks=BlockConfig(block_size=side),
+            )
+            service_s, seconds = measured(job, kinds[name], workers)
+            count = len(service_s)
+            engine = Engine(batch=batch_size(count, workers, most_at_once(side**2, workers, on_gpu=False)))
+            told = simulate(service_s, workers, count, DISK, engine).seconds
+            row = (name, str(workers), str(count), f"{seconds:.1f}", f"{told:.1f}", f"{told / seconds - 1:+.1%}")
+            print(f"| {' | '.join(row)} |", flush=True)
+            times[name, workers] = service_s
+    return times["U-Net", 1]
 
 
 def engines_choice(workers: int, num_tasks: int) -> Engine:

@@ -223,6 +223,7 @@ class RunFolder:
                 damaged[path] = error
                 if set_aside:
                     files.rename(path, f"{path}.damaged")
+        pa.default_memory_pool().release_unused()  # of which it would keep tens of MiB
         if damaged:
             path, reason = next(iter(damaged.items()))
             logger.warning(
