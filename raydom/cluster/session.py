@@ -61,15 +61,16 @@ def ray_session(
     logging.getLogger("ray").setLevel(logging.WARNING)
     address = run.address or os.environ.get("RAY_ADDRESS")
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    # Each pool of actors would otherwise print an error about restarts (ray-project/ray#53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         if address:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            with _silent_stderr():  # Ray's native part would announce that level
+                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         else:
             # Workers import your own methods from where you stand.
-            # Each pool of actors would otherwise print an error about restarts (ray-project/ray#53727).
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-            with _silent_stderr():  # Ray's native part would announce that level
+            with _silent_stderr():
                 ray.init(
                     address="local",  # never another Ray that happens to be on this machine
                     num_cpus=num_cpus,

@@ -60,7 +60,7 @@ def test_a_job_waits_for_its_first_gpu_and_more_gpus_than_any_node_has_are_refus
     assert codes == [2, 0], refused + done
     assert "Give --gpus-per-worker 1 or less" in " ".join(refused.split()) and not (tmp_path / "refused").exists()
     assert "waiting for the first GPU: no node with 1 GPU and 1 CPU is there, the autoscaler can start gpu" in done
-    assert "the first GPU came after" in done
+    assert "the first GPU came after" in done and "core_worker" not in done
     twin = replace(job, out=str(tmp_path / "serial"))
     assert run_block_jobs([twin], RunConfig(quiet=True, serial=True))[0].ok
     labels, expected = (open_collection(out)["img"].labels() for out in (str(tmp_path / "done"), twin.out))
