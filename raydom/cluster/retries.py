@@ -72,7 +72,7 @@ class Submission:
         began = time.monotonic()
         while True:
             try:
-                self._server.submit(self._entrypoint, self.id, self._runtime_env, {"attempt": str(self._number)})
+                self._server.submit(self._entrypoint, self.id, self._environment(), {"attempt": str(self._number)})
                 return
             except AwayError as error:
                 if self._is_known():  # taken, and only the answer was lost
@@ -102,6 +102,11 @@ class Submission:
             time.sleep(pause_s)
             self.submit()
         raise ClusterError(f"{self.id}: {lost}. Submitted again, by hand or by --retries N, it does what is not done.")
+
+    def _environment(self) -> dict[str, Any]:
+        """One of its own: a node that could not set it up remembers that for ten minutes."""
+        variables = self._runtime_env.get("env_vars", {}) | {"RAYDOM_JOB": self.id}
+        return self._runtime_env | {"env_vars": variables}
 
     def _is_known(self) -> bool:
         try:

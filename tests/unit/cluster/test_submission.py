@@ -48,6 +48,7 @@ class Server(JobServer):
         self.ends, self.taken = list(ends), []
 
     def submit(self, entrypoint, submission_id, runtime_env, metadata):
+        assert runtime_env == {"env_vars": {"RAYDOM_JOB": submission_id}}
         self.taken.append((submission_id, entrypoint, metadata["attempt"]))
 
     def follow(self, job_id, show, tell):
@@ -103,7 +104,9 @@ def test_a_terminal_can_be_left_and_no_secret_travels(monkeypatch, tmp_path, cap
     assert main(["submit", "--wait", "info", "s3://b/my collection", "--env", "OMP_NUM_THREADS"]) == 130
     ((entrypoint, runtime_env, metadata),) = sent
     assert entrypoint == "python -m raydom.cli info 's3://b/my collection'" and metadata == {"attempt": "1"}
-    assert runtime_env["env_vars"] == {"OMP_NUM_THREADS": "2", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
+    variables = runtime_env["env_vars"]
+    assert variables.pop("RAYDOM_JOB").startswith("raydom-info-")
+    assert variables == {"OMP_NUM_THREADS": "2", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
     assert runtime_env["py_modules"] and "hunter2" not in str(runtime_env)
     told = capsys.readouterr().err
     assert "goes on without this terminal" in told and "logs raydom-info-" in told and "--follow --address http" in told
