@@ -41,8 +41,13 @@ def most_at_once(largest_px: int, workers: int, on_gpu: bool) -> int:
 
 
 def batch_size(num_tasks: int, workers: int, most: int) -> int:
-    """Tasks that a worker takes at a time: at most so many, fewer where there are not enough for two batches each."""
-    return max(1, min(most, math.ceil(num_tasks / (2 * workers))))
+    """Tasks that a worker takes at a time: at most so many, fewer where there are not enough for four batches each.
+
+    Few tasks are cut into two batches for each worker, since the hand-over of more would take longer than what the last
+    to end makes the others wait.
+    """
+    few = min(TASKS_PER_BATCH, math.ceil(num_tasks / (2 * workers)))
+    return max(1, min(most, max(few, num_tasks // (4 * workers))))
 
 
 def flush_s(workers: int) -> float:

@@ -17,8 +17,9 @@ from raydom.inference.batches import (
 )
 
 
-def test_there_are_two_batches_for_each_worker():
+def test_there_are_four_batches_for_each_worker_or_two_of_few_tasks():
     assert batch_size(1000, 4, 16) == 16
+    assert batch_size(1000, 4, 400) == 62
     assert batch_size(32, 2, 16) == 8
     assert batch_size(3, 8, 16) == 1
 
