@@ -248,26 +248,30 @@ class RunFolder:
             The files that hold these receipts then, and whether each is small still.
         """
         kept: dict[str, bool] = {}
-        small: dict[str, pa.Table] = {}
+        small: dict[str, list[pa.Table]] = {}
         rows = 0
         found = self.receipt_files() if paths is None else paths
         for path, table in self.receipt_tables(found, set_aside=True):
             note(path, table)
-            if len(table) == FULL or path in kept:  # one table of a large file
-                kept[path] = False
+            if path in kept:  # more of a large one
                 continue
-            small[path] = table
-            rows += len(table)
-            if rows >= FULL:
+            if rows >= FULL and path not in small:
                 kept |= self._together(small)
                 small, rows = {}, 0
+            small.setdefault(path, []).append(table)
+            rows += len(table)
+            own = sum(map(len, small[path]))
+            if own >= FULL:
+                del small[path]
+                rows -= own
+                kept[path] = False
         return kept | self._together(small)
 
-    def _together(self, small: dict[str, pa.Table]) -> dict[str, bool]:
+    def _together(self, small: dict[str, list[pa.Table]]) -> dict[str, bool]:
         """Replace files by one; returns it, and whether it is small."""
         if len(small) < 2:
             return dict.fromkeys(small, True)
-        table = _last_of_each(pa.concat_tables(small.values()))
+        table = _last_of_each(pa.concat_tables(table for tables in small.values() for table in tables))
         path = files.join(self.uri, "receipts", f"all-{uuid.uuid4().hex}.parquet")
         write_table(path, table)
         files.remove_files(small)

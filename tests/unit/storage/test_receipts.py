@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raydom.errors import ConfigError, DataError
@@ -53,6 +54,20 @@ def test_compaction_leaves_full_files_alone_and_notes_every_receipt_once(tmp_pat
     kept = folder.compact(note=lambda path, table: noted.extend(table["block_id"].to_pylist()))
     assert sorted(noted) == [*"abcdefgh"] and folder.read_receipts() == before
     assert set(full) < set(kept) and sorted(kept) == folder.receipt_files() and sorted(kept.values()) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("names", ["abc", "ab", "a"])
+def test_files_in_many_pieces_are_put_together_whole_or_left_alone(tmp_path, two_are_full, names):
+    folder = RunFolder(str(tmp_path))
+    for name in names:
+        folder.write_receipts([_receipt(name)])
+    path, pieces = folder.receipt_files()[0], tables.read_table(folder.receipt_files()[0])
+    several = pa.concat_tables([pieces, *(tables.read_table(other) for other in folder.receipt_files()[1:])])
+    folder.write_receipts([_receipt(name) for name in "xyz"])
+    pq.write_table(several, path, row_group_size=1)
+    before = folder.read_receipts()
+    folder.compact()
+    assert folder.read_receipts() == before and len(before) == len(names) + 3
 
 
 def test_of_receipts_of_one_block_compaction_keeps_the_last(tmp_path):
