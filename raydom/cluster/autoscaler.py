@@ -34,7 +34,7 @@ LOOK_S = 120.0
 def read_capacity() -> Capacity:
     """The cluster as it is now."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    (head,) = [node for node in alive if HEAD in node["Resources"]]
+    head = next((node for node in alive if HEAD in node["Resources"]), alive[0])
     others = tuple(node["Resources"] for node in alive if node is not head)
     return Capacity(head["Resources"], others, autoscaler_of(ray.get_runtime_context().gcs_address, head["NodeID"]))
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray.exceptions import RayError
-
 from raydom.cluster.autoscaler import read_capacity
 from raydom.cluster.capacity import Capacity, Resources, describe, describe_types, room, workers_now
 
@@ -87,7 +85,7 @@ def waiting_told(needs: Resources, quiet: bool, workers: int = 1) -> Iterator[No
         while True:
             try:
                 line = waiting.look(read_capacity(), time.monotonic())
-            except (RayError, ValueError) as error:  # the head may be away for a moment
+            except Exception as error:  # the head may be away for a moment, which ends no job
                 logger.debug("the nodes cannot be seen: %s", error)
                 line = None
             if line:
