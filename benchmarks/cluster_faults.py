@@ -341,8 +341,8 @@ def main() -> int:
     rows = keep_rows(rows, options.out / "cluster_faults.parquet", "scenario")
     whole = next((row["seconds"] for row in rows if row["scenario"] == "undisturbed"), None)
     for row in rows:
-        row["lost_s"] = row["seconds"] - whole if whole and row.get("seconds") else None
-    show_table(pa.Table.from_pylist(rows), digits=1)
+        row["lost_s"] = row["seconds"] - whole if whole and row["seconds"] else None
+    show_table(pa.Table.from_pylist(rows).drop_columns(["fault", "seen"]), digits=1)  # these are long
     told = [row["state"] for row in rows if row["scenario"] in names]
     return 0 if all(state.startswith(("as promised", "skipped")) for state in told) else 1
 
