@@ -321,7 +321,8 @@ def main() -> int:
     names = options.names or list(SCENARIOS)
     if unknown := set(names) - SCENARIOS.keys():
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that nothing is left; shells ignore the first in the background
+        signal.signal(number, lambda *_: sys.exit(143))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="rc-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
