@@ -11,26 +11,21 @@ import json
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raydom.errors import ConfigError, DataError
 from raydom.storage import files
-from raydom.storage.tables import LARGE_BYTES, parquet_file, write_table
+from raydom.storage.parts import contents_of, last_rows, tables_in, with_schema
+from raydom.storage.tables import parquet_file, write_table
 from raydom.types import Region
 
 logger = logging.getLogger(__name__)
 
-PARTS_AT_ONCE = 8
-"""Files of receipts that are read at the same time, which is what an object store is quick at."""
 FULL = 1 << 15
 """A file of so many receipts is not put together with others any more; nor are more than these in memory at once."""
 STRIKES_OUT = 3
@@ -214,11 +209,13 @@ class RunFolder:
             set_aside: Rename damaged files to ``*.damaged``, so that they are warned of once.
         """
         damaged: dict[str, DataError] = {}
-        for path, content in _contents(paths):
+        schema = pa.schema([_SCHEMA.field(name) for name in columns])
+        defaults = {field.name: field.default for field in fields(Receipt) if field.default is not MISSING}
+        for path, content in contents_of(paths):
             try:
                 with parquet_file(content, path) as file:
-                    for batch in _tables_in(file, len(content), columns):
-                        yield path, _as_receipts(batch, columns, path)
+                    for table in tables_in(file, columns, FULL):
+                        yield path, with_schema(table, schema, defaults)
             except DataError as error:
                 damaged[path] = error
                 if set_aside:
@@ -271,7 +268,7 @@ class RunFolder:
         """Replace files by one; returns it, and whether it is small."""
         if len(small) < 2:
             return dict.fromkeys(small, True)
-        table = _last_of_each(pa.concat_tables(table for tables in small.values() for table in tables))
+        table = last_rows(pa.concat_tables(table for tables in small.values() for table in tables), "finished_at")
         path = files.join(self.uri, "receipts", f"all-{uuid.uuid4().hex}.parquet")
         write_table(path, table)
         files.remove_files(small)
@@ -343,67 +340,6 @@ class RunFolder:
 def receipts_of(table: pa.Table) -> list[Receipt]:
     """The rows of a table with all fields."""
     return [Receipt(**row) for row in table.to_pylist()]
-
-
-def _contents(paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Files and what is in them, a few read ahead; without those that are gone."""
-
-    def read(path: str) -> bytes | None:
-        try:
-            return files.read_bytes(path)
-        except FileNotFoundError:  # put together with others since they were listed
-            return None
-
-    waiting: deque[tuple[str, Future[bytes | None]]] = deque()
-    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-        for path in (*paths, None):
-            if path is not None:
-                waiting.append((path, pool.submit(read, path)))
-            while waiting and (path is None or len(waiting) > 2 * PARTS_AT_ONCE):
-                first, reading = waiting.popleft()
-                content = reading.result()
-                if content is not None:
-                    yield first, content
-
-
-def _tables_in(file: pq.ParquetFile, num_bytes: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """What is in a file, ``FULL`` rows at a time."""
-    known = set(file.schema_arrow.names)
-    there = [name for name in columns if name in known]
-    if file.metadata.num_rows < FULL:
-        yield file.read(there, use_threads=num_bytes > LARGE_BYTES)
-    else:
-        for batch in file.iter_batches(FULL, columns=there):
-            yield pa.Table.from_batches([batch])
-
-
-def _as_receipts(table: pa.Table, columns: Sequence[str], path: str) -> pa.Table:
-    """These fields, in the present types; what older versions did not note is as if it were left out.
-
-    Raises:
-        DataError: If the file holds something else.
-    """
-    defaults = {field.name: field.default for field in fields(Receipt)}
-    missing = [name for name in columns if name not in table.schema.names]
-    lost = [name for name in missing if defaults[name] is MISSING]
-    if lost:
-        raise DataError(f"{path}: it holds no receipts; {', '.join(lost)} is missing.")
-    schema = pa.schema([_SCHEMA.field(name) for name in columns])
-    if table.schema == schema:
-        return table
-    for name in missing:
-        table = table.append_column(name, pa.repeat(pa.scalar(defaults[name], schema.field(name).type), len(table)))
-    return table.select(list(columns)).cast(schema)
-
-
-def _last_of_each(table: pa.Table) -> pa.Table:
-    """The last receipt of each block and kind."""
-    keys = pc.binary_join_element_wise(table["kind"], table["block_id"], ":").combine_chunks().dictionary_encode()
-    if len(keys.dictionary) == len(table):
-        return table
-    latest = np.argsort(table["finished_at"].to_numpy(), kind="stable")[::-1]
-    _, first = np.unique(keys.indices.to_numpy()[latest], return_index=True)
-    return table.take(pa.array(np.sort(latest[first])))
 
 
 def _hashed(*names: Any) -> str:
