@@ -61,7 +61,7 @@ class Engine:
     reads_all_marks: bool = False
     """Whether a worker reads the marks of all others before each batch, as it once did."""
     block_puts: float = 0.0
-    """Objects that a block's pixels are, under the same prefix as the receipts."""
+    """Objects that a block's pixels are, if all are under one prefix of the store; 0: under as many as it takes."""
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Simulation:
         self, service_s: np.ndarray, workers: int, num_tasks: int, costs: Costs, engine: Engine, seed: int
     ) -> None:
         self.costs, self.engine, self.workers, self.num_tasks = costs, engine, workers, num_tasks
-        self.driver, self.puts, self.gets = Server(), Server(), Server()
+        self.driver, self.puts, self.gets, self.pixels = Server(), Server(), Server(), Server()
         sizes = np.minimum(engine.batch, num_tasks - np.arange(0, num_tasks, engine.batch))
         rng = np.random.default_rng(seed)
         seconds = [float(rng.choice(service_s, size).sum()) for size in sizes]
@@ -141,7 +141,7 @@ class Simulation:
             done = self.now if server is None else server.serve(self.now, service_s)
             heapq.heapreplace(events, (done + latency_s, next(count), process))
         seconds = max(self.ended, 1e-12)
-        servers = {"driver": self.driver, "store writes": self.puts, "store reads": self.gets}
+        servers = {"driver": self.driver, "store writes": self.puts, "store reads": self.gets, "pixels": self.pixels}
         load = {name: min(1.0, server.busy_s / seconds) for name, server in servers.items()}
         return Outcome(seconds, self.busy_s, self.num_tasks, self.workers, load, self.most_files)
 
@@ -171,7 +171,8 @@ class Simulation:
                 left_s -= spent
                 yield None, 0.0, spent
                 if objects_a_s:  # pixels are written beside the computation, which waits only if the store lags behind
-                    yield self.puts, objects_a_s * spent / self.costs.puts_per_s, 0.0
+                    written = self.pixels.serve(self.now, objects_a_s * spent / self.costs.puts_per_s)
+                    yield None, 0.0, max(0.0, written - self.now - spent)
                 yield self._put()
                 self.parts += 1
                 self.most_files = max(self.most_files, self.parts)

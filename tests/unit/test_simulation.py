@@ -47,7 +47,7 @@ def test_a_driver_that_is_busy_gives_out_no_more_than_it_can_however_many_ask(si
 def test_a_store_that_takes_few_writes_bounds_the_blocks_that_are_written_there(simulation):
     costs = simulation.Costs(puts_per_s=20.0)
     told = simulation.simulate([1.0], 100, 4000, costs, simulation.Engine(batch=20, block_puts=4.0))
-    assert told.tasks_per_s == pytest.approx(20 / 4, rel=0.1) and told.load["store writes"] > 0.95
+    assert told.tasks_per_s == pytest.approx(20 / 4, rel=0.1) and told.load["pixels"] > 0.95
 
 
 def test_files_of_receipts_stay_few_if_the_driver_keeps_up(simulation):
