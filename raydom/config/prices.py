@@ -47,9 +47,9 @@ class StorePrices:
 class LimitConfig:
     """What more workers do not help against; raydom plan says which of them holds."""
 
-    driver_batches_per_s: float = 120.0
-    """Batches of tasks that the driver gives out. Measured: 126 to a thousand workers at once, 182 to 256, on two cores
-    that were busy with other things as well (benchmarks/README.md)."""
+    driver_batches_per_s: float = 100.0
+    """Batches of tasks that the driver gives out. Measured: 98 and 126 to a thousand workers at once, on two cores that
+    were busy with other things as well (benchmarks/README.md)."""
     store_writes_per_s: float = 3500.0
     """Objects that are written; S3 promises 3,500 a second under a prefix, and more as it learns of the load."""
     receipt_s: float = 10e-6
