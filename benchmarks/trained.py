@@ -5,6 +5,9 @@ target's training images without labels; and a U-Net trained on those with label
 images. The settings are the defaults, fixed before any target label was read; beside F1 stand the two scores that need
 no target label: F1 on the source's validation images, and the certainty (1 - mean entropy) on the target's.
 
+The rows "restyled source": half of the source's crops are made by `nst` to look like one of two style images of the
+target, in the training of the source's model, or in its adaptation.
+
 The row "batch norm of both" is the control: the same training without any adaptation but that batch normalisation sees
 images of both domains, as it does in all these methods.
 
@@ -33,10 +36,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from adaptation import DOMAINS, PAIRS, TRAIN, collection_of
+from PIL import Image
 
 from raydom.algorithms.adaptation import self_information
 from raydom.algorithms.trained import load_trained
-from raydom.cluster.commands import segment
+from raydom.cluster.commands import segment, stylize
 from raydom.cluster.compare import compare
 from raydom.cluster.train import run_training, train_supervised
 from raydom.commands import (
@@ -49,6 +53,7 @@ from raydom.commands import (
     MeanTeacherConfig,
     OutputAdversaryConfig,
     SegmentConfig,
+    StylizeConfig,
     SupervisedConfig,
 )
 from raydom.config import RunConfig, StyleConfig, StyleOptions, TrainConfig
@@ -80,6 +85,8 @@ METHODS: dict[str, Make] = {
     "classifier discrepancy": made(DiscrepancyConfig),
     "mean teacher": made(MeanTeacherConfig),
     "batch norm of both": made(EntropyConfig, weight=0.0),
+    "mean teacher, restyled source": made(MeanTeacherConfig),
+    "output adversary, restyled source": made(OutputAdversaryConfig),
     "one target label": made(EntropyConfig, weight=0.0, labelled_target=1),
     "one target label, output adversary": made(OutputAdversaryConfig, labelled_target=1),
     "one target label, mean teacher": made(MeanTeacherConfig, labelled_target=1),
@@ -87,19 +94,70 @@ METHODS: dict[str, Make] = {
 CEILING = "trained on the target"
 STYLE_METHODS = ("histogram", "nst")
 MADE_SOURCE, MADE_TARGET = "cyclegan, target to source", "cyclegan, source to target"
+RESTYLED = "restyled source"
 
 
-def supervised(domain: str, seed: int, steps: int, data: Path, out: Path, generator: str | None = None) -> str:
-    """A U-Net trained on the training images of a domain; with a generator half of their crops are made by it."""
-    name = f"{domain}-s{seed}-{steps}" if generator is None else f"{Path(generator).name}-{steps}"
+def supervised(
+    domain: str,
+    seed: int,
+    steps: int,
+    data: Path,
+    out: Path,
+    generator: str | None = None,
+    restyled: tuple[str, ...] = (),
+) -> str:
+    """A U-Net trained on the training images of a domain.
+
+    Args:
+        domain: Of which.
+        seed: Of the training.
+        steps: Of the training.
+        data: The real images.
+        out: Where the collections and models are.
+        generator: Makes half of the crops.
+        restyled: Collections of the same images in other looks, which half of the crops are taken from.
+    """
+    made_by = [] if generator is None else [Path(generator).name]
+    name = "-".join([*(made_by or [f"{domain}-s{seed}"]), *(Path(one).name for one in restyled), str(steps)])
     run = str(out / "trained-models" / name)
     collection = collection_of(domain, "train", data, out)
     augment = (*TrainConfig().augment, *([] if generator is None else ["cyclegan"]))
     config = TrainConfig(steps=steps, seed=seed, precision="bfloat16", augment=augment, **TRAIN)
     train_supervised(
-        SupervisedConfig(collection=collection, out=run, generator=generator, train=config, run=RUN, **NETWORK)
+        SupervisedConfig(
+            collection=collection,
+            out=run,
+            generator=generator,
+            augment_collection=restyled,
+            train=config,
+            run=RUN,
+            **NETWORK,
+        )
     )
     return run
+
+
+def restyled_sources(pair: str, data: Path, out: Path) -> tuple[str, ...]:
+    """The training images of the source, made by `nst` to look like each style image of the target."""
+    source, target = (DOMAINS[name] for name in PAIRS[pair])
+    made = []
+    for number, path in enumerate(target.styles):
+        style = out / "collections" / f"{pair}-style-{number}.tif"
+        if not style.exists():  # on the source's grid of pixels, since a style has a size
+            image = Image.open(data / path)
+            scale = target.pixel_size_um / source.pixel_size_um
+            image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS).save(
+                style
+            )
+        made.append(str(out / "collections" / f"{pair}-restyled-{number}"))
+        config = StylizeConfig(
+            collection=collection_of(PAIRS[pair][0], "train", data, out),
+            style=StyleConfig(method="nst", style=str(style)),
+            out=made[-1],
+            run=RUN,
+        )
+        assert stylize(config) == 0
+    return tuple(made)
 
 
 def generators(pair: str, seed: int, options: argparse.Namespace, data: Path) -> str:
@@ -161,7 +219,10 @@ def adaptation_of(
 
 def adapted(method: str, pair: str, seed: int, options: argparse.Namespace, data: Path) -> str:
     """The source's U-Net, adapted to the target."""
-    config = adaptation_of(method, pair, seed, options, data)
+    fields = {}
+    if method.endswith(RESTYLED):
+        fields["augment_collection"] = restyled_sources(pair, data, options.out)
+    config = adaptation_of(method, pair, seed, options, data, **fields)
     run_training(plan_adaptation(config))
     return config.out
 
@@ -216,6 +277,8 @@ def model_and_style(
         return model(source), StyleConfig()
     if method == CEILING:
         return model(target), StyleConfig()
+    if method == RESTYLED:
+        return model(source, restyled=restyled_sources(pair, data, options.out)), StyleConfig()
     if method in STYLE_METHODS:
         return model(source), StyleConfig(method=method, style=str(data / DOMAINS[source].styles[0]))
     if method == MADE_SOURCE:
@@ -299,7 +362,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600, help="of the source's model")
     parser.add_argument("--adapt-steps", type=int, default=300)
     parser.add_argument("--generator-steps", type=int, default=1500, help="of CycleGAN")
-    images = ("none", CEILING, *STYLE_METHODS, MADE_SOURCE, MADE_TARGET)
+    images = ("none", CEILING, *STYLE_METHODS, MADE_SOURCE, MADE_TARGET, RESTYLED)
     parser.add_argument("--methods", nargs="+", default=[*images, *METHODS])
     options = parser.parse_args()
     options.out = options.out.absolute()
