@@ -91,7 +91,7 @@ def drained(run_id: str, folders: Sequence[RunFolder]) -> Iterator[None]:
         while not over.wait(pause):
             marks = [mark for folder in folders for mark in folder.marks(run_id).values()]
             if not any(node_is_alive(mark["node"]) for mark in marks):
-                settled()
+                settled(over)
                 return
             pause = 0.5
 

@@ -11,6 +11,8 @@ from raydom.errors import StoppedError
 
 _asked = threading.Event()
 _settled = threading.Event()
+_ended = threading.Event()
+AGAIN_S = 0.5
 STOPPED = "told to stop: the blocks in flight are done and have their receipts."
 
 
@@ -27,17 +29,18 @@ def draining() -> Iterator[None]:
 
     def note(*_: object) -> None:
         _asked.set()
-        if _settled.is_set():
+        if _settled.is_set() and not _ended.is_set():
+            _ended.set()
             raise StoppedError(STOPPED)
 
-    _asked.clear()
+    for event in (_asked, _settled, _ended):
+        event.clear()
     before = signal.signal(signal.SIGTERM, note)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
         _asked.clear()
-        _settled.clear()
 
 
 def stop_asked(wait_s: float = 0.0) -> bool:
@@ -45,11 +48,18 @@ def stop_asked(wait_s: float = 0.0) -> bool:
     return _asked.wait(wait_s) if wait_s else _asked.is_set()
 
 
-def settled() -> None:
+def settled(over: threading.Event) -> None:
     """Called on another thread when no block is in flight any more: ends what the main thread waits for, which may be
-    a worker that never comes."""
+    a worker that never comes.
+
+    Args:
+        over: Set when the main thread waits no more, and before the handler of the signal is taken away.
+    """
     _settled.set()
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    while not over.is_set():  # a signal that comes just before the wait does not end it
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        if _ended.wait(AGAIN_S):
+            break
 
 
 def check_stop() -> None:
