@@ -13,7 +13,7 @@ from enum import IntEnum
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from raydom.inference.job import JobPlan
 from raydom.inference.tasks import Cut, Tasks
@@ -138,6 +138,7 @@ class Ledger:
 
     def _note(self, table: pa.Table) -> None:
         numbers, said_at = self._numbers(table), table["finished_at"].to_numpy()
+        self._note_changes(table, said_at)
         is_ok = np.array([status == "ok" for status in table["status"].to_pylist()], bool)
         order = np.argsort(said_at, kind="stable")
         order = order[numbers[order] >= 0]
@@ -145,6 +146,23 @@ class Ledger:
         # Of several values for one place the last is kept.
         self._said_at[numbers[order]] = said_at[order]
         self._state[numbers[order]] = np.where(is_ok[order], State.OK, State.FAILED)
+
+    def _note_changes(self, table: pa.Table, said_at: Float[np.ndarray, " rows"]) -> None:
+        """What was done of an image before it was something else meanwhile is not known any more: the output holds
+        pixels of that, or none."""
+        changed_at: dict[str, float] = {}
+        columns = (table[name].to_pylist() for name in ("kind", "image_id", "fingerprint"))
+        for kind, image_id, fingerprint, at in zip(*columns, said_at.tolist(), strict=True):
+            cut, _ = self._cuts.get((kind, image_id), (None, 0))
+            if cut is not None and cut.fingerprint != fingerprint:
+                changed_at[image_id] = max(at, changed_at.get(image_id, at))
+        for image_id, at in changed_at.items():
+            for kind in self._plan.stages:
+                cut, begin = self._cuts.get((kind, image_id), (None, 0))
+                own = slice(begin, begin + (0 if cut is None else len(cut)))
+                is_before = self._said_at[own] <= at
+                self._state[own][is_before] = State.UNKNOWN
+                self._said_at[own][is_before] = at
 
     def _numbers(self, table: pa.Table) -> Int[np.ndarray, " rows"]:
         """Of each receipt the number of its task; -1 of those that are of none, or of another recipe or content."""

@@ -69,8 +69,12 @@ def with_schema(table: pa.Table, schema: pa.Schema, defaults: Mapping[str, Any])
 
 
 def last_rows(table: pa.Table, time: str) -> pa.Table:
-    """Of the rows of one kind and block the last, by a column of times; of equal ones one."""
-    keys = pc.binary_join_element_wise(table["kind"], table["block_id"], ":").combine_chunks().dictionary_encode()
+    """Of the rows of one kind, block and fingerprint the last, by a column of times; of equal ones one.
+
+    Those of other fingerprints stay: they tell that what was done before them is not there any more.
+    """
+    keys = pc.binary_join_element_wise(table["kind"], table["fingerprint"], table["block_id"], ":")
+    keys = keys.combine_chunks().dictionary_encode()
     if len(keys.dictionary) == len(table):
         return table
     latest = np.argsort(table[time].to_numpy(), kind="stable")[::-1]

@@ -3,6 +3,8 @@
 import dataclasses
 import tracemalloc
 
+import pytest
+
 from raydom.inference import ledger as ledgers
 from raydom.inference.job import BlockJob, JobPlan
 from raydom.inference.ledger import Ledger
@@ -56,6 +58,25 @@ def test_the_last_receipt_of_this_recipe_counts_in_whatever_order_they_are_read(
         assert ledger.is_known("block").tolist() == [True, True] + [False] * 5
         (told,) = [(numbers.tolist(), table["finished_at"].to_pylist()) for numbers, table in ledger.receipts()]
         assert told == ([0, 1], [3.0, 3.0])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_image_that_was_another_meanwhile_is_done_again(tmp_path, order):
+    plan, folder = _plan(tmp_path)
+    blocks, ledger = plan.stages["block"], Ledger(plan)
+    changed = [_receipt(task, 2.0, fingerprint="changed") for task in blocks[:2]]  # of a run that was killed then
+    for receipts in [[_receipt(task) for task in blocks], changed][::order]:
+        folder.write_receipts(receipts)
+        ledger.look()
+    for one in (ledger, None, None):  # as they were written, and in one file
+        one = one or _looked(plan)
+        assert one.is_ok("block").tolist() == [False] * 6 + [True]
+        assert [numbers.tolist() for numbers, _ in one.receipts() if len(numbers)] == [[6]]
+    folder.write_receipts([_receipt(task, 3.0) for task in blocks[:2]])
+    for _ in range(2):  # the others are not there, whatever was told of them once
+        assert _looked(plan).is_ok("block").tolist() == [True] * 2 + [False] * 4 + [True]
+    folder.write_receipts([_receipt(task, 4.0) for task in blocks[2:6]])
+    assert _looked(plan).is_ok("block").all()
 
 
 def test_a_receipt_that_is_there_twice_counts_once(tmp_path):
