@@ -109,7 +109,12 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: If there is none.
     """
     fs, path = file_system(uri)
-    return bytes(steady(lambda: fs.cat_file(path), uri))
+    try:
+        return bytes(steady(lambda: fs.cat_file(path), uri))
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    return bytes(fs.cat_file(path))  # on NFS: another machine replaced or removed it between opening and reading
 
 
 def write_bytes_atomic(uri: str, content: bytes) -> None:
@@ -286,7 +291,8 @@ def remove_files(uris: Iterable[str]) -> None:
     if stores.protocol_of(found[0]) in stores.S3:
         fs, _ = file_system(found[0])
         paths = [escape(file_system(uri)[1]) for uri in found]
-        steady(lambda: fs.rm(paths), found[0])
+        with contextlib.suppress(FileNotFoundError):
+            steady(lambda: fs.rm(paths), found[0])
         return
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(remove_one, found))

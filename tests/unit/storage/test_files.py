@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from raydom.errors import DataError
 from raydom.storage import files
@@ -108,3 +111,25 @@ def test_faults_are_told(tmp_path: Path) -> None:
         files.read_json(str(tmp_path / "b.json"))
     with pytest.raises(DataError, match="its file system cannot be used"):
         files.exists("nosuch://x")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_file_that_another_machine_replaces_or_removes_meanwhile_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    path, original, asked = tmp_path / "a", LocalFileSystem.cat_file, []
+    if is_there:
+        path.write_bytes(b"new")
+
+    def cat_file(*arguments: Any, **options: Any) -> bytes:
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", cat_file)
+    if is_there:
+        assert files.read_bytes(str(path)) == b"new"
+    else:
+        with pytest.raises(FileNotFoundError):
+            files.read_bytes(str(path))
