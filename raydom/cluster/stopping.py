@@ -7,6 +7,7 @@ second. A worker that finds it finishes the block that it is at, writes its rece
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -28,6 +29,8 @@ CONNECT_S = 5.0
 SETTLE_S = 2.0
 """After so long every worker that begins a batch has looked."""
 NAMESPACE = "raydom"
+
+logger = logging.getLogger(__name__)
 
 
 class StopWatch:
@@ -86,14 +89,21 @@ def drained(run_id: str, folders: Sequence[RunFolder]) -> Iterator[None]:
         while not stop_asked(wait_s=0.2):
             if over.is_set():
                 return
-        internal_kv._internal_kv_put(run_id, b"stop", namespace=NAMESPACE)
-        pause = SETTLE_S
+        is_told, pause = False, 0.0
         while not over.wait(pause):
-            marks = [mark for folder in folders for mark in folder.marks(run_id).values()]
-            if not any(node_is_alive(mark["node"]) for mark in marks):
-                settled(over)
-                return
-            pause = 0.5
+            try:
+                if not is_told:
+                    internal_kv._internal_kv_put(run_id, b"stop", namespace=NAMESPACE)
+                    is_told, pause = True, SETTLE_S
+                    continue
+                pause = LOOK_EVERY_S / 2
+                marks = [mark for folder in folders for mark in folder.marks(run_id).values()]
+                if not any(node_is_alive(mark["node"]) for mark in marks):
+                    settled(over)
+                    return
+            except Exception as error:  # the head, or the store, may be away for a moment
+                logger.debug("the stop cannot be passed on: %s", error)
+                pause = LOOK_EVERY_S / 2
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
