@@ -146,6 +146,10 @@ def _remedy(capacity: Capacity, needs: Resources, workers: int) -> str:
                 "Leave --gpus-per-worker out to compute on CPUs, or add nodes with GPUs to the cluster (a node type of "
                 "its autoscaler, as in cluster.yaml, or nodes that you start), or join another with --address."
             )
+        elif not most:
+            return (
+                "Add nodes with CPUs to the cluster, wait for those that are to join it, or join another by --address."
+            )
         else:
             where = " where there are GPUs" if kind == "CPU" and "GPU" in needs else ""
             return f"Give --{kind.lower()}s-per-worker {most:g} or less: no node has more{where}."

@@ -91,6 +91,7 @@ def test_a_job_begins_where_its_workers_are_or_may_come(capacity, needs, workers
             1,
             "Give --cpus-per-worker 8 or less: no node has more where there are GPUs.",
         ),
+        (Capacity(NO_WORK, (), Autoscaler()), {"CPU": 1.0}, 1, "wait for those that are to join it"),
         (Capacity({"CPU": 2}, (), Autoscaler()), {"CPU": 4.0}, 1, "Give --cpus-per-worker 2 or less"),
         (Capacity(NO_WORK, (), Autoscaler((GPU,), 3)), ONE_GPU, 4, "room for 3 at most: .*Give fewer --workers than 4"),
     ],
