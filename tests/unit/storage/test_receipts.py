@@ -188,3 +188,20 @@ def test_other_settings_are_refused_and_each_change_is_named(tmp_path):
     folder.claim(settings)
     with pytest.raises(ConfigError, match=r"style\.nst\.steps: was 75, now 150.*\n.*another --out"):
         folder.claim({"style": {"method": "nst", "nst": {"steps": 150}}, "scale": None})
+
+
+def test_of_a_large_file_that_is_damaged_at_its_end_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("raydom.storage.receipts.FULL", 8)
+    folder = RunFolder.of(str(tmp_path))
+    folder.write_receipts([_receipt(f"a@{n}", node=f"node {n}") for n in range(24)])
+    (path,) = folder.receipt_files()
+    pq.write_table(pq.read_table(path), path, row_group_size=8, write_page_checksum=True)
+    last = pq.read_metadata(path).row_group(2)
+    column = next(last.column(n) for n in range(last.num_columns) if last.column(n).path_in_schema == "node")
+    content = bytearray(Path(path).read_bytes())
+    end = column.dictionary_page_offset + column.total_compressed_size
+    content[end - 4 : end] = b"XXXX"
+    Path(path).write_bytes(content)
+    told = []
+    assert folder.compact(note=lambda path, table: told.append(table)) == {} and told == []
+    assert Path(f"{path}.damaged").is_file()
