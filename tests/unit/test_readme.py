@@ -26,6 +26,6 @@ def test_the_method_that_the_readme_adds_matches_medians(tmp_path, monkeypatch):
 def test_every_command_that_the_readme_names_exists():
     from raydom.cli import COMMANDS
 
-    named = set(re.findall(r"^raydom (train \w+|tune train \w+|tune style|neurons \w+|\w+)", README, re.MULTILINE))
+    named = set(re.findall(r"^raydom ((?:tune )?train [\w-]+|tune style|neurons \w+|\w+)", README, re.MULTILINE))
     assert {"ingest", "train supervised", "segment", "compare", "info"} <= named
     assert named <= set(COMMANDS)
